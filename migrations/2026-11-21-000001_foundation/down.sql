@@ -1,0 +1,2 @@
+DROP TABLE proxies, sessions, usage_hourly, usage_records, audit_log, login_sessions, sensitive_words, prices,
+    settings, provider_health, providers, keys, users, generation;
