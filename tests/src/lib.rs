@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What tests, benchmarks and the demo share.
+
+pub mod upstream;
