@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The control plane: owns users, keys, providers, prices and history; compiles the routing table and pushes
+//! it to the proxies; takes in what they used. `app` is where the parts meet.
+
+pub mod config;
+pub mod db;

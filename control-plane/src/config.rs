@@ -1,0 +1,271 @@
+//! Environment variables → one struct. A wrong or missing value is one sentence that names its variable.
+//!
+//! Every wait and every bound of the process has its name here. Never logs a value.
+
+mod read;
+
+pub use read::{Invalid, Secret};
+
+use chrono_tz::Tz;
+use contract::seal::Sealer;
+use read::Env;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// All settings of the process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Postgres.
+    pub database: Database,
+    /// Who may do what.
+    pub access: Access,
+    /// Where to listen.
+    pub listen: Listen,
+    /// Config push.
+    pub publish: Publish,
+    /// Usage ingest.
+    pub ingest: Ingest,
+    /// Background jobs.
+    pub jobs: Jobs,
+    /// Logs and traces.
+    pub observe: Observe,
+    /// `TIME_ZONE`: decides days, weeks, months, chart buckets and date-only parameters.
+    pub time_zone: Tz,
+    /// `AUTO_MIGRATE`: whether `serve` runs pending migrations first.
+    pub auto_migrate: bool,
+    /// `SHUTDOWN_SECONDS`: how long open requests and streams may take to end; keep it below the grace period
+    /// of whatever stops the process.
+    pub shutdown: Duration,
+}
+
+/// Postgres.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// `DATABASE_URL`: may lead through a transaction pooler.
+    pub url: Secret,
+    /// `DATABASE_DIRECT_URL`, else `DATABASE_URL`: migrations and LISTEN need a connection of their own.
+    pub direct_url: Secret,
+    /// `DATABASE_MAX_CONNECTIONS`: per replica; all replicas together stay below Postgres' max_connections.
+    pub max_connections: usize,
+    /// `DATABASE_WAIT_MS`: how long a request waits for a free connection before it answers 503.
+    pub wait: Duration,
+    /// `DATABASE_MAX_LIFETIME_SECONDS`: older connections are replaced, so that load follows a failover.
+    pub max_lifetime: Duration,
+    /// Limits of each connection.
+    pub timeouts: DatabaseTimeouts,
+}
+
+/// Limits of one connection.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseTimeouts {
+    /// `DATABASE_CONNECT_TIMEOUT_MS`: too short, and a slow failover looks like an outage.
+    pub connect: Duration,
+    /// `DATABASE_STATEMENT_TIMEOUT_MS`: a statement that takes longer is ended by Postgres.
+    pub statement: Duration,
+    /// `DATABASE_LOCK_TIMEOUT_MS`: how long a statement waits for a row that another transaction holds.
+    pub lock: Duration,
+    /// `DATABASE_IDLE_IN_TRANSACTION_MS`: a transaction that was left open is ended after this.
+    pub idle_in_transaction: Duration,
+}
+
+/// Who may do what.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// `ADMIN_TOKEN`: a credential of account 1.
+    pub admin_token: Secret,
+    /// `CONTROL_TOKEN`: what proxies present on the gRPC port.
+    pub control_token: Secret,
+    /// `SECRETS_KEY`: seals secrets at rest.
+    pub sealer: Sealer,
+    /// `KEY_REVEAL`: whether a sealed copy of client keys is kept for admins to see again.
+    pub key_reveal: KeyReveal,
+    /// `AUTH_SESSION_TTL_SECONDS`: how long a login lives.
+    pub session_ttl: Duration,
+}
+
+/// `KEY_REVEAL`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyReveal {
+    /// A client key is shown once, when it is made.
+    Never,
+    /// `getKeys` shows it to an admin.
+    Admin,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// `LISTEN_ADDR`: admin APIs and console.
+    pub http: SocketAddr,
+    /// `GRPC_ADDR`: config subscription and usage ingest.
+    pub grpc: SocketAddr,
+    /// `OPS_ADDR`: liveness, readiness, metrics.
+    pub ops: SocketAddr,
+    /// `HTTP_WORKERS`: threads that serve the admin APIs.
+    pub workers: usize,
+}
+
+/// Config push.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish {
+    /// `PUBLISH_POLL_MS`: how often the tables are looked at when no wake-up comes; the truth, if LISTEN fails.
+    pub poll: Duration,
+    /// `PUBLISH_DEBOUNCE_MS`: how long more changes are waited for after the first.
+    pub debounce: Duration,
+    /// `PUBLISH_DEBOUNCE_MAX_MS`: how long a steady stream of changes may put off the push.
+    pub debounce_max: Duration,
+    /// `PUBLISH_RETRY_MAX_MS`: the longest pause between attempts to reach Postgres.
+    pub retry_max: Duration,
+    /// `HEARTBEAT_MS`: a proxy that hears nothing for three beats reconnects.
+    pub heartbeat: Duration,
+    /// `ACK_TIMEOUT_MS`: a proxy that does not acknowledge a commit for this long gets the newest one anyway.
+    pub ack_timeout: Duration,
+    /// `HELLO_TIMEOUT_MS`: how long a new stream may stay silent.
+    pub hello_timeout: Duration,
+    /// `HTTP2_KEEPALIVE_MS`: ping interval of the gRPC port; the answer must come within the same time.
+    pub keepalive: Duration,
+    /// `MAX_SUBSCRIBERS`: streams served at once.
+    pub max_subscribers: usize,
+    /// `HEALTH_REPORTS_PER_SECOND`: transitions taken from one proxy; what is above waits in its stream.
+    pub health_reports_per_second: u32,
+    /// `FLEET_FORGET_SECONDS`: a proxy that stayed away this long leaves the fleet view.
+    pub forget: Duration,
+}
+
+/// Usage ingest.
+#[derive(Clone, Copy, Debug)]
+pub struct Ingest {
+    /// `INGEST_MAX_RECORDS`: of one batch.
+    pub max_records: usize,
+    /// `INGEST_CONCURRENCY`: batches written at once; keep it below the number of connections.
+    pub concurrency: usize,
+    /// `INGEST_TIMEOUT_MS`: for one batch, from the wait for its turn to the commit.
+    pub timeout: Duration,
+}
+
+/// Background jobs.
+#[derive(Clone, Copy, Debug)]
+pub struct Jobs {
+    /// `RETENTION_DAYS`: usage partitions that end before this many days ago are dropped; 0 keeps all.
+    pub retention_days: u32,
+    /// `JOBS_PERIOD_SECONDS`: how often each job looks whether there is something to do.
+    pub period: Duration,
+}
+
+/// Logs and traces.
+#[derive(Clone, Debug)]
+pub struct Observe {
+    /// `LOG_FORMAT`: `json` or `text`.
+    pub json: bool,
+    /// `LOG_LEVEL`: a level, or directives like `info,control_plane=debug`.
+    pub level: String,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`: where traces go (OTLP over gRPC); none if empty.
+    pub otlp_endpoint: Option<String>,
+    /// `OTLP_TIMEOUT_MS`: for one export, and for the last one at shutdown.
+    pub otlp_timeout: Duration,
+}
+
+impl Config {
+    /// Reads the process environment.
+    pub fn from_env() -> Result<Self, Invalid> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads from any source of values.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Invalid> {
+        let env = Env::new(&lookup);
+        Ok(Self {
+            database: database(&env)?,
+            access: access(&env)?,
+            listen: listen(&env)?,
+            publish: publish(&env)?,
+            ingest: Ingest {
+                max_records: env.count("INGEST_MAX_RECORDS", 5_000)?,
+                concurrency: env.count("INGEST_CONCURRENCY", 4)?,
+                timeout: env.millis("INGEST_TIMEOUT_MS", 20_000)?,
+            },
+            jobs: Jobs {
+                retention_days: env.number("RETENTION_DAYS", 0)?,
+                period: env.seconds("JOBS_PERIOD_SECONDS", 3_600)?,
+            },
+            observe: observe(&env)?,
+            time_zone: env.parsed("TIME_ZONE", "UTC", "must be an IANA time zone such as Europe/Berlin")?,
+            auto_migrate: env.flag("AUTO_MIGRATE", true)?,
+            shutdown: env.seconds("SHUTDOWN_SECONDS", 20)?,
+        })
+    }
+}
+
+fn database(env: &Env<'_>) -> Result<Database, Invalid> {
+    let url = env.url("DATABASE_URL")?;
+    Ok(Database {
+        direct_url: env.optional_url("DATABASE_DIRECT_URL")?.unwrap_or_else(|| url.clone()),
+        url,
+        max_connections: env.count("DATABASE_MAX_CONNECTIONS", 16)?,
+        wait: env.millis("DATABASE_WAIT_MS", 3_000)?,
+        max_lifetime: env.seconds("DATABASE_MAX_LIFETIME_SECONDS", 1_800)?,
+        timeouts: DatabaseTimeouts {
+            connect: env.millis("DATABASE_CONNECT_TIMEOUT_MS", 3_000)?,
+            statement: env.millis("DATABASE_STATEMENT_TIMEOUT_MS", 15_000)?,
+            lock: env.millis("DATABASE_LOCK_TIMEOUT_MS", 5_000)?,
+            idle_in_transaction: env.millis("DATABASE_IDLE_IN_TRANSACTION_MS", 20_000)?,
+        },
+    })
+}
+
+fn access(env: &Env<'_>) -> Result<Access, Invalid> {
+    Ok(Access {
+        admin_token: env.token("ADMIN_TOKEN")?,
+        control_token: env.token("CONTROL_TOKEN")?,
+        sealer: env.sealer("SECRETS_KEY")?,
+        key_reveal: match env.text("KEY_REVEAL", "never").as_str() {
+            "never" => KeyReveal::Never,
+            "admin" => KeyReveal::Admin,
+            _ => return Err(Invalid::new("KEY_REVEAL", "must be never or admin")),
+        },
+        session_ttl: env.seconds("AUTH_SESSION_TTL_SECONDS", 604_800)?,
+    })
+}
+
+fn listen(env: &Env<'_>) -> Result<Listen, Invalid> {
+    let address = "must be an address with a port, such as 0.0.0.0:23000";
+    Ok(Listen {
+        http: env.parsed("LISTEN_ADDR", "0.0.0.0:23000", address)?,
+        grpc: env.parsed("GRPC_ADDR", "0.0.0.0:23001", address)?,
+        ops: env.parsed("OPS_ADDR", "0.0.0.0:23002", address)?,
+        workers: env.count("HTTP_WORKERS", 2)?,
+    })
+}
+
+fn publish(env: &Env<'_>) -> Result<Publish, Invalid> {
+    Ok(Publish {
+        poll: env.millis("PUBLISH_POLL_MS", 1_000)?,
+        debounce: env.millis("PUBLISH_DEBOUNCE_MS", 10)?,
+        debounce_max: env.millis("PUBLISH_DEBOUNCE_MAX_MS", 50)?,
+        retry_max: env.millis("PUBLISH_RETRY_MAX_MS", 5_000)?,
+        heartbeat: env.millis("HEARTBEAT_MS", 5_000)?,
+        ack_timeout: env.millis("ACK_TIMEOUT_MS", 15_000)?,
+        hello_timeout: env.millis("HELLO_TIMEOUT_MS", 5_000)?,
+        keepalive: env.millis("HTTP2_KEEPALIVE_MS", 10_000)?,
+        max_subscribers: env.count("MAX_SUBSCRIBERS", 5_000)?,
+        health_reports_per_second: env.number("HEALTH_REPORTS_PER_SECOND", 50)?,
+        forget: env.seconds("FLEET_FORGET_SECONDS", 86_400)?,
+    })
+}
+
+fn observe(env: &Env<'_>) -> Result<Observe, Invalid> {
+    let json = match env.text("LOG_FORMAT", "json").as_str() {
+        "json" => true,
+        "text" => false,
+        _ => return Err(Invalid::new("LOG_FORMAT", "must be json or text")),
+    };
+    Ok(Observe {
+        json,
+        level: env.text("LOG_LEVEL", "info"),
+        otlp_endpoint: Some(env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")).filter(|url| !url.is_empty()),
+        otlp_timeout: env.millis("OTLP_TIMEOUT_MS", 3_000)?,
+    })
+}
+
+#[cfg(test)]
+mod tests;

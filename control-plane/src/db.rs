@@ -1,0 +1,79 @@
+//! Queries: one file per table with its rows and its statements. Functions take a connection, the caller
+//! owns the transaction; what runs inside a caller's transaction ends in `_in_tx`.
+//!
+//! Depends on diesel and `contract`. Never names an HTTP type, never publishes, never logs a value.
+
+pub mod generation;
+pub mod migrations;
+pub mod pool;
+pub mod schema;
+#[cfg(test)]
+pub mod testing;
+
+pub use pool::{Conn, Pool};
+
+use diesel::result::{DatabaseErrorKind, Error as Diesel};
+
+/// Why a query has no answer. The text never holds a value of a row.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Postgres cannot be reached, or the connection broke; another try may succeed.
+    #[error("the database cannot be reached")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// All connections stayed busy for the configured wait.
+    #[error("no database connection became free in time")]
+    Busy,
+    /// Postgres answered with an error.
+    #[error("the database refused a statement")]
+    Query(#[source] Diesel),
+    /// A migration did not run through.
+    #[error("a migration failed")]
+    Migration(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A stored value has no meaning.
+    #[error("{table}.{column} of row {id} has no meaning")]
+    Row {
+        /// Which table.
+        table: &'static str,
+        /// Which column.
+        column: &'static str,
+        /// The row's identity.
+        id: i64,
+    },
+}
+
+impl Error {
+    /// Whether it is the state of the database and not the statement: answered 503, and worth another try.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Busy)
+    }
+
+    /// The unique or foreign-key constraint that a write broke, if that is what happened.
+    pub fn broken_constraint(&self) -> Option<&str> {
+        match self {
+            Self::Query(Diesel::DatabaseError(
+                DatabaseErrorKind::UniqueViolation | DatabaseErrorKind::ForeignKeyViolation,
+                details,
+            )) => Some(details.constraint_name().unwrap_or_default()),
+            _ => None,
+        }
+    }
+}
+
+impl From<Diesel> for Error {
+    fn from(error: Diesel) -> Self {
+        match &error {
+            Diesel::BrokenTransactionManager
+            | Diesel::DatabaseError(
+                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
+                _,
+            ) => Self::Unavailable(error.into()),
+            _ => Self::Query(error),
+        }
+    }
+}
+
+impl From<diesel::ConnectionError> for Error {
+    fn from(error: diesel::ConnectionError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
