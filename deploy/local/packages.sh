@@ -72,7 +72,7 @@ brew_install() {
 
 apt_install() {
     ((EUID == 0)) || have sudo || die "missing packages: $*" "Run as root: apt-get install $*"
-    say "Installing with apt: $*"
+    say "Installing with apt: $* (about a minute)"
     local log=$LOG/apt.log
     keep_services_still "$@"
     if ! apt_quietly "$log" update || ! apt_quietly "$log" install -y --no-install-recommends "$@"; then
@@ -107,5 +107,10 @@ keep_services_still() {
 
 let_services_start() {
     if [[ -n $POLICY_WRITTEN ]]; then as_root rm -f /usr/sbin/policy-rc.d; fi
-    if [[ -n $NEW_REDIS ]] && have systemctl; then as_root systemctl disable redis-server >/dev/null 2>&1 || true; fi
+    [[ -n $NEW_REDIS ]] || return 0
+    if have systemctl; then
+        as_root systemctl disable redis-server >/dev/null 2>&1 || true
+    elif have update-rc.d; then
+        as_root update-rc.d redis-server disable >/dev/null 2>&1 || true
+    fi
 }

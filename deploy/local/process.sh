@@ -39,7 +39,7 @@ stamp_of() {
 stamp_for() {
     {
         ls -lL --time-style=full-iso "$1" 2>/dev/null || ls -lLT "$1"
-        env | grep -E "^($PRODUCT_SETTINGS)=" | LC_ALL=C sort
+        env | grep -E "^($(product_settings))=" | LC_ALL=C sort
     } | cksum | tr ' ' '-'
 }
 

@@ -25,6 +25,7 @@ build() {
 
 # Only in a subshell: these exports are the settings of one process.
 control_settings() {
+    export LOG_FORMAT=${LOG_FORMAT:-text}
     export DATABASE_URL ADMIN_TOKEN SECRETS_KEY CONTROL_TOKEN
     export LISTEN_ADDR=$BIND_HOST:$CONTROL_PORT GRPC_ADDR=$BIND_HOST:$CONTROL_GRPC_PORT OPS_ADDR=$BIND_HOST:$CONTROL_OPS_PORT
 }
@@ -33,7 +34,9 @@ control_settings() {
 proxy_settings() {
     local number=$1 port=$2 ops_port=$3
     unset DATABASE_URL DATABASE_DIRECT_URL ADMIN_TOKEN GRPC_ADDR KEY_REVEAL
-    export SECRETS_KEY CONTROL_TOKEN REDIS_URL
+    export SECRETS_KEY CONTROL_TOKEN REDIS_URL LOG_FORMAT=${LOG_FORMAT:-text}
+    # A laptop does not wait ten minutes for a stream to end.
+    export DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-10s}
     export CONTROL_PLANE_GRPC=http://127.0.0.1:$CONTROL_GRPC_PORT PROXY_ID=proxy-$number DATA_DIR=$LOCAL/proxy-$number
     export LISTEN_ADDR=$BIND_HOST:$port OPS_ADDR=$BIND_HOST:$ops_port
     mkdir -p "$DATA_DIR" && chmod 700 "$DATA_DIR"

@@ -12,7 +12,8 @@ PROXY_2_PORT=${PROXY_2_PORT:-8082}
 PROXY_2_OPS_PORT=${PROXY_2_OPS_PORT:-8083}
 DEMO_PORT=${DEMO_PORT:-8090}
 READY_SECONDS=${READY_SECONDS:-60}
-STOP_SECONDS=${STOP_SECONDS:-20}
+# Longer than the products give themselves (SHUTDOWN_SECONDS; DRAIN_TIMEOUT as products.sh sets it).
+STOP_SECONDS=${STOP_SECONDS:-25}
 
 # The addresses under which this machine reaches what it started.
 CONTROL_PLANE_URL=http://127.0.0.1:$CONTROL_PORT
@@ -20,10 +21,14 @@ PROXY_URL=http://127.0.0.1:$PROXY_PORT
 PROXY_URL_2=http://127.0.0.1:$PROXY_2_PORT
 DEMO_UPSTREAM_URL=http://127.0.0.1:$DEMO_PORT
 
-# Settings of the products that pass through. A changed value restarts the process at the next `make up`.
-PRODUCT_SETTINGS='ADMIN_TOKEN|SECRETS_KEY|CONTROL_TOKEN|DATABASE_URL|DATABASE_DIRECT_URL|REDIS_URL|KEY_REVEAL|TIME_ZONE'
-PRODUCT_SETTINGS+='|LISTEN_ADDR|GRPC_ADDR|OPS_ADDR|CONTROL_PLANE_GRPC|DATA_DIR|PROXY_ID|WORKERS|BILL_ABORTED|QUOTA_STATUS'
-PRODUCT_SETTINGS+='|LOG_FORMAT|LOG_LEVEL|RUST_LOG|RUST_BACKTRACE|OTEL_[A-Z_]*'
+# Every environment variable passes through to the products. Those that they read, by their own sources, and those that
+# we set: a changed value restarts the process at the next `make up`.
+product_settings() {
+    {
+        printf '%s\n' LISTEN_ADDR 'OTEL_[A-Z_]*' RUST_LOG RUST_BACKTRACE
+        grep -rhoE '"[A-Z][A-Z0-9_]{3,}"' "$ROOT"/control-plane/src/config* "$ROOT"/data-plane/src/config* | tr -d '"'
+    } | sort -u | paste -s -d '|' -
+}
 
 # choose_secret NAME BYTES: the environment, else what an earlier run saved, else something new.
 choose_secret() {
