@@ -1,0 +1,225 @@
+//! The health of all providers, shared by all threads. A provider without trouble has no entry and costs one
+//! look into a map; one that serves costs an atomic more.
+
+use super::machine::Machine;
+use super::{Gate, Verdict};
+use crate::table::{Snapshot, Upstream};
+use arc_swap::ArcSwap;
+use contract::ids::ProviderId;
+use contract::table::Health;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// The gate is open, no lock needed.
+const SERVES: u8 = 1;
+/// A success changes nothing, no lock needed.
+const CLEAN: u8 = 2;
+
+type Entries = HashMap<ProviderId, Arc<Entry>>;
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Book(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    entries: ArcSwap<Entries>,
+    /// Transitions that nobody took yet; of one provider only the newest, so it is bounded by their number.
+    pending: Mutex<BTreeMap<ProviderId, Health>>,
+    changed: Notify,
+}
+
+struct Entry {
+    flags: AtomicU8,
+    machine: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    machine: Machine,
+    /// The newest epoch that the control plane is known to have.
+    confirmed: i64,
+}
+
+impl Book {
+    /// A book in which every provider is well.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks to use a provider now. [`Gate::Trial`] takes its one trial and must be followed by [`Book::record`]
+    /// or [`Book::release`].
+    pub fn gate(&self, up: &Upstream, now_ms: i64) -> Gate {
+        let Some(entry) = self.entry(up.row.id) else { return Gate::Open };
+        if entry.has(SERVES) {
+            return Gate::Open;
+        }
+        let mut held = entry.lock();
+        let (gate, changed) = held.machine.enter(now_ms);
+        self.done(&entry, held, up.row.id, changed);
+        gate
+    }
+
+    /// What [`Book::gate`] would answer; changes nothing.
+    pub fn peek(&self, id: ProviderId, now_ms: i64) -> Gate {
+        match self.0.entries.load().get(&id) {
+            Some(entry) if !entry.has(SERVES) => entry.lock().machine.peek(now_ms),
+            _ => Gate::Open,
+        }
+    }
+
+    /// Takes note of an attempt's outcome.
+    pub fn record(&self, up: &Upstream, verdict: &Verdict, now_ms: i64) {
+        let entry = match (self.entry(up.row.id), verdict) {
+            (None, Verdict::Success | Verdict::Neutral) => return,
+            (Some(entry), Verdict::Success | Verdict::Neutral) if entry.has(CLEAN) => return,
+            (Some(entry), _) => entry,
+            (None, _) => self.make(up.row.id),
+        };
+        let mut held = entry.lock();
+        let changed = held.machine.record(*verdict, &up.row.breaker, now_ms);
+        self.done(&entry, held, up.row.id, changed);
+    }
+
+    /// Gives back a trial that came to nothing.
+    pub fn release(&self, id: ProviderId) {
+        if let Some(entry) = self.entry(id)
+            && !entry.has(SERVES)
+        {
+            entry.lock().machine.release();
+        }
+    }
+
+    /// Takes over the pushed state of providers; the newest epoch wins.
+    pub fn adopt(&self, rows: &[Health], now_ms: i64) {
+        for row in rows {
+            let entry = self.make(row.provider_id);
+            let mut held = entry.lock();
+            held.confirmed = held.confirmed.max(row.epoch);
+            if held.machine.adopt(row, now_ms) {
+                // What this proxy had to say is older than what it was just told.
+                self.pending().remove(&row.provider_id);
+            }
+            self.done(&entry, held, row.provider_id, false);
+        }
+    }
+
+    /// Follows a new table: forgets providers that are gone, wakes those that may no longer be opened.
+    pub fn follow(&self, table: &Snapshot) {
+        self.0.entries.rcu(|entries| {
+            let kept = entries.iter().filter(|(id, _)| table.upstream(**id).is_some());
+            kept.map(|(id, entry)| (*id, Arc::clone(entry))).collect::<Entries>()
+        });
+        for (id, entry) in self.0.entries.load().iter() {
+            if table.upstream(*id).is_some_and(|up| up.row.breaker.failure_threshold == 0) {
+                let mut held = entry.lock();
+                let changed = held.machine.force_closed();
+                self.done(entry, held, *id, changed);
+            }
+        }
+    }
+
+    /// Where transitions come out, to be reported.
+    pub fn transitions(&self) -> Transitions {
+        Transitions(self.clone())
+    }
+
+    /// The state of every provider that is not simply well, for people.
+    pub fn rows(&self) -> Vec<Health> {
+        let mut rows: Vec<Health> =
+            self.0.entries.load().iter().map(|(id, entry)| entry.lock().machine.row(*id)).collect();
+        rows.sort_by_key(|row| row.provider_id);
+        rows
+    }
+
+    fn entry(&self, id: ProviderId) -> Option<Arc<Entry>> {
+        self.0.entries.load().get(&id).cloned()
+    }
+
+    fn make(&self, id: ProviderId) -> Arc<Entry> {
+        if let Some(entry) = self.entry(id) {
+            return entry;
+        }
+        let fresh = Arc::new(Entry { flags: AtomicU8::new(SERVES | CLEAN), machine: Mutex::default() });
+        // Another thread may have been faster; then its entry stays.
+        self.0.entries.rcu(|entries| {
+            let mut next = Entries::clone(entries);
+            next.entry(id).or_insert_with(|| Arc::clone(&fresh));
+            next
+        });
+        self.entry(id).unwrap_or(fresh)
+    }
+
+    fn done(&self, entry: &Entry, held: MutexGuard<'_, Held>, id: ProviderId, changed: bool) {
+        let serves = if held.machine.serves() { SERVES } else { 0 };
+        let clean = if held.machine.is_clean() { CLEAN } else { 0 };
+        entry.flags.store(serves | clean, Ordering::Release);
+        if changed {
+            // Under the entry's lock, so that the pending rows of one provider never go backwards.
+            let row = held.machine.row(id);
+            metrics::counter!("switchyard_provider_transitions_total", "state" => word(row.state))
+                .increment(1);
+            self.pending().insert(id, row);
+            drop(held);
+            self.0.changed.notify_one();
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<ProviderId, Health>> {
+        self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn has(&self, flag: u8) -> bool {
+        self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The transitions of a [`Book`] that are still to be reported.
+pub struct Transitions(Book);
+
+impl Transitions {
+    /// Waits for transitions and takes them: of each provider the newest. Cancel-safe.
+    pub async fn next(&self) -> Vec<Health> {
+        loop {
+            let taken = std::mem::take(&mut *self.0.pending());
+            if !taken.is_empty() {
+                return taken.into_values().collect();
+            }
+            self.0.0.changed.notified().await;
+        }
+    }
+
+    /// Queues again everything that the control plane was never seen to know. For a new stream: what was sent
+    /// on the last one may not have arrived.
+    pub fn repeat(&self) {
+        for (id, entry) in self.0.0.entries.load().iter() {
+            let held = entry.lock();
+            if held.machine.epoch() > held.confirmed {
+                let row = held.machine.row(*id);
+                self.0.pending().insert(*id, row);
+            }
+        }
+        self.0.0.changed.notify_one();
+    }
+}
+
+fn word(state: contract::table::CircuitState) -> &'static str {
+    use contract::table::CircuitState;
+    match state {
+        CircuitState::Closed => "closed",
+        CircuitState::Open => "open",
+        CircuitState::HalfOpen => "half_open",
+        CircuitState::Disabled => "disabled",
+    }
+}
+
+#[cfg(test)]
+mod tests;

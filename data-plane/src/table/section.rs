@@ -1,0 +1,97 @@
+//! One section, decoded: rows checked one by one, so that a broken row is left out alone.
+
+use super::upstream::{Secret, Upstream};
+use bytes::Bytes;
+use contract::convert::Invalid;
+use contract::ids::ProviderId;
+use contract::pb;
+use contract::seal::Sealer;
+use contract::table::{Health, Key, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
+use prost::Message;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The rows of one section that passed, and what was wrong with the others.
+pub struct Part {
+    pub version: Bytes,
+    pub payload: Bytes,
+    pub keys: Vec<Arc<Key>>,
+    pub users: Vec<Arc<User>>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub prices: Vec<ModelPrice>,
+    pub owners: Vec<OwnerConfig>,
+    pub words: Vec<Word>,
+    pub health: Vec<Health>,
+    pub problems: Vec<Invalid>,
+}
+
+/// Opens credentials; a provider that did not change keeps what was opened and compiled before.
+pub struct Opener<'a> {
+    pub sealer: &'a Sealer,
+    pub known: &'a HashMap<ProviderId, Arc<Upstream>>,
+}
+
+impl Opener<'_> {
+    fn open(&self, row: Provider) -> Result<Arc<Upstream>, Invalid> {
+        if let Some(same) = self.known.get(&row.id).filter(|known| known.row == row) {
+            return Ok(Arc::clone(same));
+        }
+        let refuse = |why: String| Invalid::new("credential", why);
+        let clear = self
+            .sealer
+            .open(&row.credential, &credential_aad(row.id))
+            .map_err(|error| refuse(error.to_string()))?;
+        let clear = String::from_utf8(clear).map_err(|_| refuse("not text".to_owned()))?;
+        Upstream::new(row, Secret::new(clear)).map(Arc::new)
+    }
+}
+
+/// Decodes a section. `Err` if it is no section at all.
+pub fn decode(version: Bytes, payload: Bytes, opener: &Opener<'_>) -> Result<Part, String> {
+    let rows = pb::Rows::decode(payload.clone()).map_err(|error| error.to_string())?;
+    let mut problems = Vec::new();
+    let providers: Vec<Provider> = checked("providers", rows.providers, |row| row.id, &mut problems);
+    let mut upstreams = Vec::with_capacity(providers.len());
+    for row in providers {
+        let name = format!("providers[id {}]", row.id);
+        match opener.open(row) {
+            Ok(upstream) => {
+                problems.extend(upstream.problems().iter().map(|problem| problem.clone().within(&name)));
+                upstreams.push(upstream);
+            }
+            Err(problem) => problems.push(problem.within(&name)),
+        }
+    }
+    Ok(Part {
+        version,
+        payload,
+        keys: shared(checked("keys", rows.keys, |row| row.id, &mut problems)),
+        users: shared(checked("users", rows.users, |row| row.id, &mut problems)),
+        upstreams,
+        prices: checked("prices", rows.prices, |row| row.model.clone(), &mut problems),
+        owners: checked("owners", rows.owners, |row| row.owner_id, &mut problems),
+        words: checked("words", rows.words, |row| row.id, &mut problems),
+        health: checked("health", rows.health, |row| row.provider_id, &mut problems),
+        problems,
+    })
+}
+
+fn checked<W, D, I>(name: &str, rows: Vec<W>, id: impl Fn(&W) -> I, problems: &mut Vec<Invalid>) -> Vec<D>
+where
+    D: TryFrom<W, Error = Invalid>,
+    I: std::fmt::Display,
+{
+    let mut passed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let id = id(&row);
+        match D::try_from(row) {
+            Ok(row) => passed.push(row),
+            Err(problem) => problems.push(problem.within(format_args!("{name}[id {id}]"))),
+        }
+    }
+    passed
+}
+
+fn shared<T>(rows: Vec<T>) -> Vec<Arc<T>> {
+    rows.into_iter().map(Arc::new).collect()
+}

@@ -1,0 +1,168 @@
+//! A provider, ready for use: its row, its opened credential, its rules compiled.
+
+use contract::convert::Invalid;
+use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider};
+use regex::{Regex, RegexBuilder};
+use std::fmt;
+use std::sync::Arc;
+use url::Url;
+
+/// Memory that one compiled expression may take. Enough for any list of model names; a bound against
+/// expressions that explode.
+pub(super) const REGEX_SIZE: usize = 1 << 20;
+
+/// A credential in clear. Lives in memory only and prints as nothing.
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Takes a credential in clear.
+    pub fn new(clear: impl Into<Box<str>>) -> Self {
+        Self(clear.into())
+    }
+
+    /// The credential, to be put into a request and nowhere else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// One upstream credential at one base URL.
+#[derive(Debug)]
+pub struct Upstream {
+    /// As it came.
+    pub row: Provider,
+    /// The opened credential.
+    pub secret: Secret,
+    /// `row.base_url`, parsed: http or https, with a host.
+    pub base: Url,
+    redirects: Vec<(Matcher, Box<str>)>,
+    allowed: Vec<Matcher>,
+    problems: Vec<Invalid>,
+}
+
+impl Upstream {
+    /// Checks and compiles a row. A rule that does not compile never matches, see [`Upstream::problems`].
+    pub fn new(row: Provider, secret: Secret) -> Result<Self, Invalid> {
+        let base = Url::parse(&row.base_url).map_err(|error| Invalid::new("base_url", error.to_string()))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none_or(str::is_empty) {
+            return Err(Invalid::new("base_url", "must be an absolute http or https URL"));
+        }
+        let mut problems = Vec::new();
+        let mut compile = |rule: &ModelRule, path: String| {
+            Matcher::new(rule).unwrap_or_else(|why| {
+                problems.push(Invalid::new(path, why));
+                Matcher::Never
+            })
+        };
+        let mut redirects = Vec::with_capacity(row.redirects.len());
+        for (at, rule) in row.redirects.iter().enumerate() {
+            let matcher = compile(rule, format!("redirects[{at}].pattern"));
+            redirects.extend(rule.target.as_deref().map(|target| (matcher, target.into())));
+        }
+        let allowed = row.allowed_models.iter().enumerate();
+        let allowed =
+            allowed.map(|(at, rule)| compile(rule, format!("allowed_models[{at}].pattern"))).collect();
+        Ok(Self { row, secret, base, redirects, allowed, problems })
+    }
+
+    /// The rules that do not compile.
+    pub fn problems(&self) -> &[Invalid] {
+        &self.problems
+    }
+
+    /// The model to send upstream for the one that the caller asked for: the first rule that matches, once.
+    pub fn redirect<'a>(&'a self, model: &'a str) -> &'a str {
+        self.redirects.iter().find(|(rule, _)| rule.matches(model)).map_or(model, |(_, target)| target)
+    }
+
+    /// Whether the asked model (before any redirect) may be served here. No rules: any.
+    pub fn allows_model(&self, model: &str) -> bool {
+        self.allowed.is_empty() || self.allowed.iter().any(|rule| rule.matches(model))
+    }
+
+    /// Whether a caller of these groups may be served here; no groups means the default group on both sides.
+    pub fn serves_group(&self, groups: &[Arc<str>]) -> bool {
+        let has = |name: &str| {
+            if self.row.groups.is_empty() {
+                name == DEFAULT_GROUP
+            } else {
+                self.row.groups.iter().any(|own| &**own == name)
+            }
+        };
+        match groups {
+            [] => has(DEFAULT_GROUP),
+            groups => groups.iter().any(|name| &**name == ALL_GROUPS || has(name)),
+        }
+    }
+
+    /// The priority for a caller of these groups: the smallest that one of them sets, else the provider's.
+    pub fn priority_for(&self, groups: &[Arc<str>]) -> i32 {
+        let own = |name: &str| self.row.group_priorities.get(name).copied();
+        let best = match groups {
+            _ if self.row.group_priorities.is_empty() => None,
+            [] => own(DEFAULT_GROUP),
+            groups => groups.iter().filter_map(|name| own(name)).min(),
+        };
+        best.unwrap_or(self.row.priority)
+    }
+
+    /// Whether it is in use at this minute of the day. The window's end is outside; it may pass midnight.
+    pub fn active_at(&self, minute_of_day: u16) -> bool {
+        match self.row.active {
+            None => true,
+            Some((from, to)) if from == to => true,
+            Some((from, to)) if from < to => (from..to).contains(&minute_of_day),
+            Some((from, to)) => minute_of_day >= from || minute_of_day < to,
+        }
+    }
+}
+
+/// A model rule, compiled. Case matters, as it does to upstreams.
+#[derive(Debug)]
+enum Matcher {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+    Suffix(Box<str>),
+    Contains(Box<str>),
+    Regex(Regex),
+    Never,
+}
+
+impl Matcher {
+    fn new(rule: &ModelRule) -> Result<Self, String> {
+        let text = || rule.pattern.as_str().into();
+        Ok(match rule.match_type {
+            MatchType::Exact => Self::Exact(text()),
+            MatchType::Prefix => Self::Prefix(text()),
+            MatchType::Suffix => Self::Suffix(text()),
+            MatchType::Contains => Self::Contains(text()),
+            MatchType::Regex => {
+                let built = RegexBuilder::new(&rule.pattern).size_limit(REGEX_SIZE).build();
+                Self::Regex(built.map_err(|error| short(&error))?)
+            }
+        })
+    }
+
+    fn matches(&self, model: &str) -> bool {
+        match self {
+            Self::Exact(text) => model == &**text,
+            Self::Prefix(text) => model.starts_with(&**text),
+            Self::Suffix(text) => model.ends_with(&**text),
+            Self::Contains(text) => model.contains(&**text),
+            Self::Regex(regex) => regex.is_match(model),
+            Self::Never => false,
+        }
+    }
+}
+
+/// The last line of a compile error: what is wrong, without the drawing of where.
+pub(super) fn short(error: &regex::Error) -> String {
+    let text = error.to_string();
+    text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
