@@ -1,0 +1,117 @@
+//! Sends one request to one upstream, over a resting connection or a new one.
+
+use super::body::Body;
+use super::connect::{Connection, Connector, origin};
+use super::failure::{Failure, FailureClass, Stage};
+use super::pool::Pool;
+use super::tls::Tls;
+use crate::table::Upstream;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// What all clients of a process share.
+#[derive(Clone)]
+pub struct Settings {
+    /// Whom to trust.
+    pub tls: Tls,
+    /// Name, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// How long a connection rests.
+    pub keep_alive: Duration,
+    /// How many rest per origin and thread.
+    pub max_idle: usize,
+    /// How long names are remembered.
+    pub names_ttl: Duration,
+}
+
+/// The upstream client of one traffic thread; must be used within its `LocalSet`.
+pub struct Client {
+    connector: Connector,
+    pool: Rc<Pool>,
+    connect_timeout: Duration,
+}
+
+/// A failed exchange, and whether it is known or likely that the upstream never took the request up.
+struct Broken {
+    failure: Failure,
+    untouched: bool,
+}
+
+impl Client {
+    /// A client without connections.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            connector: Connector::new(settings.tls, settings.names_ttl),
+            pool: Pool::new(settings.max_idle, settings.keep_alive),
+            connect_timeout: settings.connect_timeout,
+        }
+    }
+
+    /// Sends `request` (from [`super::request()`]) and waits up to `head_timeout` for the head of the answer,
+    /// from the moment the connection stands. A resting connection that turns out to be closed, with no byte
+    /// of an answer, is replaced by a fresh one once. Cancel-safe: dropping the future closes the connection.
+    pub async fn send(
+        &self,
+        up: &Upstream,
+        request: Request<Full<Bytes>>,
+        head_timeout: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let Some(resting) = self.pool.take(origin(&up.base)) else {
+            let fresh = self.connect(up).await?;
+            return self.exchange(fresh, request, head_timeout, false).await.map_err(|broken| broken.failure);
+        };
+        match self.exchange(resting, request.clone(), head_timeout, true).await {
+            Err(broken) if broken.untouched => {
+                tracing::debug!(failure = %broken.failure, "a resting connection was stale");
+                let fresh = self.connect(up).await?;
+                let sent = self.exchange(fresh, request, head_timeout, false).await;
+                sent.map_err(|broken| broken.failure)
+            }
+            other => other.map_err(|broken| broken.failure),
+        }
+    }
+
+    async fn connect(&self, up: &Upstream) -> Result<Connection, Failure> {
+        let connecting = self.connector.connect(&up.base, self.connect_timeout);
+        timeout(self.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect)))
+    }
+
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        request: Request<Full<Bytes>>,
+        head_timeout: Duration,
+        reused: bool,
+    ) -> Result<Response<Body>, Broken> {
+        connection.expect_answer();
+        let answer = connection.sender.send_request(request);
+        let answered = match Instant::now().checked_add(head_timeout) {
+            Some(deadline) if !head_timeout.is_zero() => timeout_at(deadline, answer).await,
+            _ => Ok(answer.await),
+        };
+        match answered {
+            Ok(Ok(response)) => {
+                let pool = Rc::clone(&self.pool);
+                Ok(response.map(|incoming| Body::new(incoming, connection, pool, reused)))
+            }
+            Ok(Err(error)) => {
+                let failure = Failure::from_hyper(&error);
+                // A late answer was worked on; an answer that is not HTTP is one.
+                let stale = matches!(failure.class, FailureClass::Reset | FailureClass::Incomplete);
+                Err(Broken { untouched: stale && !connection.received(), failure })
+            }
+            Err(_) => Err(Broken { failure: Failure::timeout(Stage::Head), untouched: false }),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn resting(&self) -> usize {
+        self.pool.len()
+    }
+}

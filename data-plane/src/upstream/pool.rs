@@ -1,0 +1,82 @@
+//! Connections that rest between two exchanges, per origin, newest first. One per traffic thread: no lock.
+
+use super::connect::Connection;
+use crate::tasks;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+struct Resting {
+    connection: Connection,
+    since: Instant,
+}
+
+/// The resting connections of one thread.
+pub(super) struct Pool {
+    resting: RefCell<HashMap<Rc<str>, Vec<Resting>>>,
+    max_idle: usize,
+    keep_alive: Duration,
+    swept: Cell<bool>,
+}
+
+impl Pool {
+    pub(super) fn new(max_idle: usize, keep_alive: Duration) -> Rc<Self> {
+        Rc::new(Self { resting: RefCell::default(), max_idle, keep_alive, swept: Cell::new(false) })
+    }
+
+    /// The connection that rested last, if one still stands.
+    pub(super) fn take(&self, origin: &str) -> Option<Connection> {
+        let mut resting = self.resting.borrow_mut();
+        let list = resting.get_mut(origin)?;
+        while let Some(candidate) = list.pop() {
+            let usable = candidate.connection.sender.is_ready() && !candidate.connection.sender.is_closed();
+            if usable && candidate.since.elapsed() < self.keep_alive {
+                return Some(candidate.connection);
+            }
+        }
+        None
+    }
+
+    /// Lets a connection rest. One that cannot be used again is closed.
+    pub(super) fn put(self: &Rc<Self>, connection: Connection) {
+        if connection.sender.is_closed() {
+            return;
+        }
+        let mut resting = self.resting.borrow_mut();
+        let list = resting.entry(Rc::clone(&connection.origin)).or_default();
+        if list.len() < self.max_idle {
+            list.push(Resting { connection, since: Instant::now() });
+        }
+        drop(resting);
+        self.sweep_from_time_to_time();
+    }
+
+    /// Connections that nobody asks for are closed by a task that ends with the pool.
+    fn sweep_from_time_to_time(self: &Rc<Self>) {
+        if self.swept.replace(true) {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let pause = (self.keep_alive / 2).max(Duration::from_millis(10));
+        tasks::spawn_local("upstream-pool", async move {
+            loop {
+                tokio::time::sleep(pause).await;
+                let Some(pool) = pool.upgrade() else { return };
+                pool.sweep();
+            }
+        });
+    }
+
+    fn sweep(&self) {
+        self.resting.borrow_mut().retain(|_, list| {
+            list.retain(|one| one.since.elapsed() < self.keep_alive && !one.connection.sender.is_closed());
+            !list.is_empty()
+        });
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.resting.borrow().values().map(Vec::len).sum()
+    }
+}

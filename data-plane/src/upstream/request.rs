@@ -1,0 +1,177 @@
+//! The request as the upstream gets it: the caller's method, path and headers, minus what was meant for this
+//! proxy, plus the provider's credential. Pure.
+
+use super::failure::{Failure, FailureClass};
+use super::join;
+use crate::table::Upstream;
+use bytes::Bytes;
+use contract::table::ProviderKind;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Uri, request::Parts};
+use http_body_util::Full;
+use llm::dialect::Route;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
+
+/// Words in a host name that mark a relay in front of Anthropic: those want Bearer alone.
+const RELAY_MARKS: &[&str] =
+    &["proxy", "relay", "gateway", "router", "worker", "openrouter", "api2d", "oaipro"];
+
+/// The request for `up`: the caller's method, query and headers, the route's path, and `body`, which is
+/// decompressed and final.
+pub fn request(
+    up: &Upstream,
+    route: &Route<'_>,
+    head: &Parts,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, Failure> {
+    let wrong = |what: &str| Failure::because(FailureClass::Request, what);
+    let path = format!("/v1{}", route.tail);
+    let target = join::target(up.row.kind, &up.base, &path, head.uri.query().unwrap_or_default());
+    let uri = Uri::from_maybe_shared(Bytes::from(target)).map_err(|_| wrong("the path is no URL"))?;
+    let host = HeaderValue::from_str(join::host(&up.base)).map_err(|_| wrong("the base URL's host"))?;
+
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 6);
+    headers.insert(header::HOST, host);
+    passed_on(&head.headers, up.row.preserve_client_ip, &mut headers);
+    // An answer that the usage scanner can read as it passes.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    for (name, value) in &up.row.custom_headers {
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            return Err(wrong("a custom header"));
+        };
+        if !is_ours(name.as_str()) {
+            headers.insert(name, value);
+        }
+    }
+    authorize(up, &mut headers).map_err(|_| wrong("the credential does not fit into a header"))?;
+
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = uri;
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Copies what the upstream may see.
+fn passed_on(from: &HeaderMap, preserve_client_ip: bool, to: &mut HeaderMap) {
+    let named: Vec<&str> = from
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        .collect();
+    for (name, value) in from {
+        let word = name.as_str();
+        let kept = !is_ours(word)
+            && (preserve_client_ip || !names_client(word))
+            && !named.iter().any(|named| named.eq_ignore_ascii_case(word));
+        if kept {
+            to.append(name, value.clone());
+        }
+    }
+}
+
+/// Headers of this hop: transport, credentials and what describes a body that was decoded. Neither a caller
+/// nor a custom header sets them upstream.
+fn is_ours(name: &str) -> bool {
+    matches!(
+        name,
+        "host"
+            | "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "content-length"
+            | "content-encoding"
+            | "expect"
+            | "accept-encoding"
+            | "authorization"
+            | "x-api-key"
+            | "x-goog-api-key"
+            | "api-key"
+            | "cookie"
+    )
+}
+
+/// Headers that tell who the caller is or which way it came.
+fn names_client(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || name.starts_with("cf-")
+        || matches!(
+            name,
+            "forwarded"
+                | "via"
+                | "x-real-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-original-forwarded-for"
+                | "x-envoy-external-address"
+                | "x-envoy-original-path"
+                | "x-original-host"
+                | "x-remote-addr"
+                | "true-client-ip"
+                | "fastly-client-ip"
+                | "client-ip"
+                | "remote-addr"
+        )
+}
+
+fn authorize(up: &Upstream, headers: &mut HeaderMap) -> Result<(), header::InvalidHeaderValue> {
+    let secret = up.secret.expose();
+    let (bearer, own) = match up.row.kind {
+        ProviderKind::Claude => match claude_forms(up.base.host_str().unwrap_or_default()) {
+            (bearer, own) => (bearer.then_some(secret.to_owned()), own.then_some(X_API_KEY)),
+        },
+        ProviderKind::ClaudeAuth | ProviderKind::Codex | ProviderKind::OpenAiCompatible => {
+            (Some(secret.to_owned()), None)
+        }
+        ProviderKind::Gemini => match access_token(secret) {
+            Some(token) => (Some(token), None),
+            None => (None, Some(X_GOOG_API_KEY)),
+        },
+        ProviderKind::GeminiCli => (Some(access_token(secret).unwrap_or_else(|| secret.to_owned())), None),
+    };
+    if let Some(token) = bearer {
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    if let Some(name) = own {
+        let mut value = HeaderValue::from_str(secret)?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(())
+}
+
+/// Which forms a Claude host takes: (Bearer, `x-api-key`).
+fn claude_forms(host: &str) -> (bool, bool) {
+    let below =
+        |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if host.starts_with("aws-external-anthropic.") && below("api.aws") {
+        return (false, true);
+    }
+    let vendor = below("anthropic.com") || below("claude.ai");
+    let relay = host.split(['.', '-']).any(|part| RELAY_MARKS.contains(&part));
+    (true, vendor || !relay)
+}
+
+/// The token of an OAuth credential: its JSON form, or a bare Google access token.
+fn access_token(secret: &str) -> Option<String> {
+    if secret.starts_with("ya29.") {
+        return Some(secret.to_owned());
+    }
+    let fields: serde_json::Value =
+        secret.trim_start().starts_with('{').then(|| serde_json::from_str(secret).ok())??;
+    fields.get("access_token")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;
