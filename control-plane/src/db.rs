@@ -3,10 +3,19 @@
 //!
 //! Depends on diesel and `contract`. Never names an HTTP type, never publishes, never logs a value.
 
+pub mod audit;
+pub mod keys;
+pub mod logins;
+pub mod prices;
+pub mod providers;
+pub mod usage;
+pub mod users;
 pub mod generation;
 pub mod migrations;
 pub mod pool;
+pub mod rows;
 pub mod schema;
+mod sql;
 #[cfg(test)]
 pub mod testing;
 

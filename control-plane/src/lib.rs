@@ -1,5 +1,8 @@
 //! The control plane: owns users, keys, providers, prices and history; compiles the routing table and pushes
 //! it to the proxies; takes in what they used. `app` is where the parts meet.
 
+pub mod compile;
 pub mod config;
 pub mod db;
+pub mod rules;
+pub mod tasks;

@@ -1,0 +1,330 @@
+use super::*;
+use crate::db::rows::{
+    HealthRow, KeyLimits, KeyRow, PriceRow, ProviderLimits, ProviderRow, SettingRow, UserLimits, UserRow,
+};
+use chrono::{DateTime, Utc};
+use contract::table::{MatchType, Measure};
+use contract::window::Window;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn gone(is_gone: bool) -> Option<DateTime<Utc>> {
+    is_gone.then_some(DateTime::UNIX_EPOCH)
+}
+
+fn user(id: i64, owner_id: i64, name: &str) -> UserRow {
+    UserRow {
+        id,
+        owner_id,
+        name: name.to_owned(),
+        enabled: true,
+        expires_at: None,
+        groups: vec!["default".to_owned()],
+        level: 0,
+        rpm: Some(60),
+        limits: UserLimits {
+            limit_5h_usd: None,
+            limit_5h_reset_mode: "rolling".to_owned(),
+            limit_daily_usd: "5".parse().ok(),
+            daily_reset_mode: "fixed".to_owned(),
+            daily_reset_time: "09:30".to_owned(),
+            limit_weekly_usd: None,
+            limit_monthly_usd: None,
+            limit_total_usd: None,
+            limit_concurrent_sessions: None,
+            cost_reset_at: None,
+        },
+        allowed_clients: vec![],
+        blocked_clients: vec![],
+        allowed_models: vec![],
+        deleted_at: None,
+    }
+}
+
+fn key(id: i64, user_id: i64, name: &str) -> KeyRow {
+    KeyRow {
+        id,
+        user_id,
+        name: name.to_owned(),
+        hash: Sha256::digest(id.to_be_bytes()).to_vec(),
+        enabled: true,
+        expires_at: None,
+        groups: vec![],
+        limits: KeyLimits {
+            limit_5h_usd: "1.25".parse().ok(),
+            limit_5h_reset_mode: "fixed".to_owned(),
+            limit_daily_usd: None,
+            daily_reset_mode: "rolling".to_owned(),
+            daily_reset_time: "00:00".to_owned(),
+            limit_weekly_usd: None,
+            limit_monthly_usd: None,
+            limit_total_usd: None,
+            limit_concurrent_sessions: 2,
+            cost_reset_at: DateTime::from_timestamp_millis(77),
+        },
+        deleted_at: None,
+    }
+}
+
+fn provider(id: i64, name: &str, redirects: Option<Value>) -> ProviderRow {
+    ProviderRow {
+        id,
+        owner_id: 1,
+        name: name.to_owned(),
+        base_url: "https://api.example.com/v1".to_owned(),
+        kind: "claude".to_owned(),
+        credential: vec![1, 2, 3],
+        enabled: true,
+        weight: 1,
+        priority: 0,
+        group_priorities: Some(json!({"b": 2, "a": 1})),
+        groups: vec![],
+        level: 0,
+        cost_multiplier: "1.5".parse().expect("decimal"),
+        model_redirects: redirects,
+        allowed_models: Some(json!(["m1", {"matchType": "prefix", "pattern": "m"}])),
+        limits: ProviderLimits {
+            limit_5h_usd: None,
+            limit_5h_reset_mode: "rolling".to_owned(),
+            limit_daily_usd: None,
+            daily_reset_mode: "fixed".to_owned(),
+            daily_reset_time: "00:00".to_owned(),
+            limit_weekly_usd: "9".parse().ok(),
+            limit_monthly_usd: None,
+            limit_total_usd: "10".parse().ok(),
+            limit_concurrent_sessions: 0,
+            total_cost_reset_at: DateTime::from_timestamp_millis(5),
+        },
+        max_retry_attempts: Some(2),
+        breaker_failure_threshold: 5,
+        breaker_open_ms: 1_800_000,
+        breaker_half_open_successes: 2,
+        first_byte_timeout_ms: 0,
+        idle_timeout_ms: 0,
+        total_timeout_ms: 0,
+        active_time_start: None,
+        active_time_end: None,
+        preserve_client_ip: false,
+        disable_session_reuse: false,
+        custom_headers: Some(json!({"X-Team": "a"})),
+        deleted_at: None,
+    }
+}
+
+fn health(provider_id: i64, epoch: i64) -> HealthRow {
+    HealthRow {
+        provider_id,
+        state: "open".to_owned(),
+        until: None,
+        reason: "failures".to_owned(),
+        failures: 5,
+        epoch,
+    }
+}
+
+fn rows_of(sections: &Sections) -> Rows {
+    let payload: Vec<u8> = sections.values().flat_map(|section| section.payload.clone()).collect();
+    Rows::try_from(pb::Rows::decode(payload.as_slice()).expect("decode")).expect("valid")
+}
+
+/// One row of any table.
+#[derive(Clone, Debug)]
+enum Op {
+    User(i64, i64, u8, bool),
+    Key(i64, u8, bool),
+    Provider(i64, u8, bool),
+    Health(i64, i64),
+    Price(u8, u8, bool),
+    Billing(i64, u8),
+}
+
+impl Op {
+    /// Two operations on the same row do not commute; only the last one counts.
+    fn row(&self) -> (u8, i64) {
+        match self {
+            Self::User(id, ..) => (0, *id),
+            Self::Key(id, ..) => (1, *id),
+            Self::Provider(id, ..) => (2, *id),
+            Self::Health(id, ..) => (3, *id),
+            Self::Price(id, ..) => (4, i64::from(*id)),
+            Self::Billing(id, ..) => (5, *id),
+        }
+    }
+
+    fn add_to(&self, changes: &mut Changes) {
+        match self.clone() {
+            Self::User(id, owner, version, is_gone) => {
+                changes
+                    .users
+                    .push(UserRow { deleted_at: gone(is_gone), ..user(id, owner, &format!("u{version}")) });
+            }
+            Self::Key(id, version, is_gone) => {
+                let long = "k".repeat(usize::from(version) * 40);
+                changes.keys.push(KeyRow { deleted_at: gone(is_gone), ..key(id, 1, &long) });
+            }
+            Self::Provider(id, version, is_gone) => {
+                let redirects = [None, Some(json!({"a": "b"})), Some(json!([{"source": 7}]))]
+                    [usize::from(version % 3)]
+                .clone();
+                changes
+                    .providers
+                    .push(ProviderRow { deleted_at: gone(is_gone), ..provider(id, "p", redirects) });
+            }
+            Self::Health(id, epoch) => changes.health.push(health(id, epoch)),
+            Self::Price(id, version, is_gone) => changes.prices.push(PriceRow {
+                id: id.into(),
+                model_name: format!("model-{id}"),
+                data: format!("{{\"input_cost_per_token\":\"0.00000{version}\"}}"),
+                deleted_at: gone(is_gone),
+            }),
+            Self::Billing(owner_id, version) => {
+                let value =
+                    [json!("original"), json!("redirected"), json!(3)][usize::from(version % 3)].clone();
+                changes.settings.push(SettingRow { owner_id, value, deleted_at: None });
+            }
+        }
+    }
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        3 => (1i64..40, 1i64..4, any::<u8>(), any::<bool>()).prop_map(|(i, o, v, g)| Op::User(i, o, v, g)),
+        6 => (1i64..200, any::<u8>(), prop::bool::weighted(0.3)).prop_map(|(i, v, g)| Op::Key(i, v, g)),
+        2 => (1i64..6, any::<u8>(), any::<bool>()).prop_map(|(i, v, g)| Op::Provider(i, v, g)),
+        1 => (1i64..6, 1i64..9).prop_map(|(i, e)| Op::Health(i, e)),
+        1 => (1u8..6, 1u8..9, any::<bool>()).prop_map(|(i, v, g)| Op::Price(i, v, g)),
+        1 => (1i64..4, any::<u8>()).prop_map(|(i, v)| Op::Billing(i, v)),
+    ]
+}
+
+fn changes(ops: &[Op]) -> Changes {
+    let mut changes = Changes::default();
+    ops.iter().for_each(|op| op.add_to(&mut changes));
+    changes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Steps and order do not matter, and a section that did not change keeps its version.
+    #[test]
+    fn incremental_equals_full(steps in prop::collection::vec(prop::collection::vec(op(), 0..40), 1..8), seed in any::<u64>()) {
+        let mut stepwise = Inputs::new(Tz::UTC);
+        let mut last: BTreeMap<(u8, i64), Op> = BTreeMap::new();
+        for step in &steps {
+            stepwise.apply(changes(step));
+            let sections = stepwise.sections().clone();
+            prop_assert_eq!(&sections, &compile(&stepwise).0);
+            last.extend(step.iter().map(|op| (op.row(), op.clone())));
+        }
+        let mut ops: Vec<Op> = last.into_values().collect();
+        let turn = usize::try_from(seed % (ops.len().max(1) as u64)).unwrap_or_default();
+        ops.rotate_left(turn);
+        ops.reverse();
+        let mut at_once = Inputs::new(Tz::UTC);
+        at_once.apply(changes(&ops));
+        prop_assert_eq!(compile(&at_once).0, stepwise.sections().clone());
+        prop_assert_eq!(at_once.problems(), stepwise.problems());
+    }
+}
+
+#[test]
+fn only_touched_sections_change() {
+    let mut inputs = Inputs::new(Tz::UTC);
+    let keys: Vec<KeyRow> = (1..=5_000).map(|id| key(id, 1, "name")).collect();
+    inputs.apply(Changes { users: vec![user(1, 1, "a")], keys, ..Changes::default() });
+    let before = inputs.sections().clone();
+    let shards: Vec<_> = before.keys().filter(|name| name.starts_with("keys/")).collect();
+    assert!(shards.len() >= 8 && shards.len().is_power_of_two(), "{shards:?}");
+    assert!(before.values().all(|section| section.payload.len() < 32 * 1024));
+    assert!(before.contains_key("keys/f") && before.contains_key("users/0"), "{shards:?}");
+
+    inputs.apply(Changes {
+        keys: vec![KeyRow { deleted_at: gone(true), ..key(17, 1, "name") }],
+        ..Changes::default()
+    });
+    let after = inputs.sections().clone();
+    let changed: Vec<_> = after.iter().filter(|(name, section)| before.get(*name) != Some(section)).collect();
+    assert_eq!(changed.len(), 1);
+    let home = hex::encode(Sha256::digest(17i64.to_be_bytes()));
+    assert!(changed[0].0.starts_with("keys/"), "{}", changed[0].0);
+    assert_eq!(&changed[0].0[5..6], &home[0..1]);
+    assert!(!rows_of(&after).keys.iter().any(|key| key.id.0 == 17));
+}
+
+#[test]
+fn rows_become_what_a_proxy_needs() {
+    let mut inputs = Inputs::new(chrono_tz::Europe::Berlin);
+    inputs.apply(Changes {
+        users: vec![user(7, 1, "ann")],
+        keys: vec![key(3, 7, "laptop")],
+        providers: vec![provider(
+            2,
+            "p",
+            Some(json!([{"matchType": "prefix", "source": "claude", "target": "glm"}])),
+        )],
+        ..Changes::default()
+    });
+    let rows = rows_of(inputs.sections());
+    let limits: Vec<_> =
+        rows.users[0].limits.iter().map(|limit| (limit.measure, limit.window, limit.amount)).collect();
+    assert_eq!(
+        limits,
+        [
+            (Measure::Requests, Window::Minute, 60),
+            (Measure::Usd, Window::Day { reset_minute: 570 }, 5_000_000_000)
+        ]
+    );
+    let key = &rows.keys[0];
+    let limits: Vec<_> =
+        key.limits.iter().map(|limit| (limit.window, limit.amount, limit.since_ms)).collect();
+    assert_eq!(limits, [(Window::FiveHoursFixed, 1_250_000_000, Some(77)), (Window::Concurrent, 2, None)]);
+    let provider = &rows.providers[0];
+    assert_eq!(provider.redirects[0].match_type, MatchType::Prefix);
+    assert_eq!(provider.redirects[0].target.as_deref(), Some("glm"));
+    assert_eq!(provider.allowed_models.len(), 2);
+    assert_eq!(provider.custom_headers.get("x-team").map(String::as_str), Some("a"));
+    let since: Vec<_> = provider.limits.iter().map(|limit| (limit.window, limit.since_ms)).collect();
+    assert_eq!(since, [(Window::Week, None), (Window::Total, Some(5))]);
+    assert_eq!(rows.owners[0].time_zone, chrono_tz::Europe::Berlin);
+    assert!(inputs.problems().is_empty());
+}
+
+#[test]
+fn a_broken_row_is_left_out_and_named() {
+    let breaks: [(&str, fn(&mut ProviderRow)); 11] = [
+        ("kind", |row| row.kind = "gopher".to_owned()),
+        ("base_url", |row| row.base_url = "abc".to_owned()),
+        ("base_url", |row| row.base_url = "file:///etc/passwd".to_owned()),
+        ("weight", |row| row.weight = -1),
+        ("model_redirects[0]", |row| row.model_redirects = Some(json!([{"source": "a"}]))),
+        ("model_redirects", |row| row.model_redirects = Some(json!("a"))),
+        ("allowed_models[0]", |row| {
+            row.allowed_models = Some(json!([{"matchType": "regex", "pattern": "("}]))
+        }),
+        ("custom_headers", |row| row.custom_headers = Some(json!({"Authorization": "x"}))),
+        ("custom_headers", |row| row.custom_headers = Some(json!({"a": "b\r\nc"}))),
+        ("active_time_start", |row| row.active_time_start = Some("01:00".to_owned())),
+        ("daily_reset_time", |row| row.limits.daily_reset_time = "25:00".to_owned()),
+    ];
+    for (field, spoil) in breaks {
+        let mut broken = provider(2, "canary-name", None);
+        spoil(&mut broken);
+        let mut inputs = Inputs::new(Tz::UTC);
+        let good = provider(1, "good", None);
+        inputs.apply(Changes {
+            providers: vec![good, broken],
+            health: vec![health(2, 1)],
+            ..Changes::default()
+        });
+        let rows = rows_of(inputs.sections());
+        assert_eq!(rows.providers.len(), 1, "{field}");
+        assert!(rows.health.is_empty(), "health of a provider that is not there");
+        let problems = inputs.problems();
+        assert_eq!(problems.len(), 1, "{field}");
+        assert_eq!((problems[0].kind, problems[0].id, problems[0].field.as_str()), ("provider", 2, field));
+        inputs.apply(Changes { providers: vec![provider(2, "mended", None)], ..Changes::default() });
+        assert_eq!(rows_of(inputs.sections()).health.len(), 1, "{field}");
+        assert!(inputs.problems().is_empty(), "{field}");
+    }
+}
