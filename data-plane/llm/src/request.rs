@@ -1,0 +1,242 @@
+//! The few things a gateway must see in a request body, found in one pass, and the edits that leave
+//! every other byte as it was. Depends on `scan` only; never builds a tree of the body.
+//!
+//! A name given twice: the last one counts, as for the parsers behind us; an edit of the model changes
+//! all of them, so that no upstream can be told another model than the one that was checked.
+
+mod edit;
+mod multipart;
+
+use crate::scan::{Kind, Member, Members, ScanError, string_value};
+pub use edit::{Edits, edit, with_include_usage, with_model};
+pub use multipart::multipart_model;
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// What a body asks for, as far as a gateway needs to know. Ranges are offsets into that body.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ask<'a> {
+    /// The model name, unescaped.
+    pub model: Option<Cow<'a, str>>,
+    /// Whether a stream is asked for.
+    pub stream: bool,
+    /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
+    pub max_output: Option<u64>,
+    /// `stream_options.include_usage`.
+    pub include_usage: bool,
+    /// `service_tier`.
+    pub service_tier: Option<Cow<'a, str>>,
+    /// Objects in `messages`, `input` or `contents`; 1 if it is a string.
+    pub messages_count: u32,
+    /// `prompt_cache_key`.
+    pub prompt_cache_key: Option<Cow<'a, str>>,
+    /// `previous_response_id`.
+    pub previous_response_id: Option<Cow<'a, str>>,
+    /// `metadata.user_id`.
+    pub user_id: Option<Cow<'a, str>>,
+    /// `metadata.session_id`.
+    pub session_id: Option<Cow<'a, str>>,
+    /// Tokens of every `model` member, quotes included; the last one is what `model` says.
+    model_tokens: Tokens,
+    stream_options: Option<(Range<usize>, Kind)>,
+    messages: Option<(Range<usize>, Kind)>,
+    prompt: Option<(Range<usize>, Kind)>,
+    /// Offset after the opening bracket, and whether the object has no members.
+    inside: usize,
+    empty: bool,
+    body_len: usize,
+}
+
+/// The last range, and the earlier ones, of which there are none in an honest request.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Tokens {
+    last: Option<Range<usize>>,
+    earlier: Vec<Range<usize>>,
+}
+
+impl Ask<'_> {
+    /// Where the model's JSON string stands, quotes included.
+    pub fn model_token(&self) -> Option<Range<usize>> {
+        self.model_tokens.last.clone()
+    }
+
+    /// Where `stream_options` stands, if it is there.
+    pub fn stream_options(&self) -> Option<Range<usize>> {
+        self.stream_options.as_ref().map(|(range, _)| range.clone())
+    }
+
+    /// Where the conversation stands (`messages`, `input` or `contents`), if it is there.
+    pub fn messages(&self) -> Option<Range<usize>> {
+        self.messages.as_ref().map(|(range, _)| range.clone())
+    }
+
+    /// The conversation and whether it is one string: `messages`, else `prompt`.
+    pub(crate) fn conversation(&self) -> Option<(Range<usize>, bool)> {
+        let (range, kind) = self.messages.as_ref().or(self.prompt.as_ref())?;
+        matches!(kind, Kind::String | Kind::Array).then(|| (range.clone(), *kind == Kind::String))
+    }
+}
+
+/// Why a body cannot be taken. The text is meant for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Empty, or a JSON text that is not an object.
+    #[error("the request body must be a JSON object")]
+    NotAnObject,
+    /// The text ends too early.
+    #[error("the request body is not valid JSON: it ends at byte {offset}, before its end")]
+    Truncated {
+        /// Length of the body, or where a token is missing.
+        offset: usize,
+    },
+    /// Something else stands where a token is needed.
+    #[error("the request body is not valid JSON: expected {expected} at byte {offset}")]
+    Malformed {
+        /// Of the byte that does not fit.
+        offset: usize,
+        /// What would have fitted.
+        expected: &'static str,
+    },
+    /// A member that we need is of the wrong type.
+    #[error("{name} must be {expected} (at byte {offset} of the request body)")]
+    Member {
+        /// Its name.
+        name: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// Where its value starts.
+        offset: usize,
+    },
+}
+
+impl ParseError {
+    /// The byte at which reading stopped.
+    pub fn offset(&self) -> usize {
+        match self {
+            Self::NotAnObject => 0,
+            Self::Truncated { offset } | Self::Malformed { offset, .. } | Self::Member { offset, .. } => {
+                *offset
+            }
+        }
+    }
+}
+
+impl From<ScanError> for ParseError {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Truncated(offset) => Self::Truncated { offset },
+            ScanError::Unexpected { at, expected } => Self::Malformed { offset: at, expected },
+        }
+    }
+}
+
+/// Reads a JSON request body once.
+pub fn parse(body: &[u8]) -> Result<Ask<'_>, ParseError> {
+    let mut members = Members::new(body, 0);
+    if members.blank() != Some(b'{') {
+        return Err(ParseError::NotAnObject);
+    }
+    let inside = members.at() + 1;
+    let mut ask = Ask { inside, body_len: body.len(), empty: true, ..Ask::default() };
+    while let Some(member) = members.next()? {
+        ask.empty = false;
+        ask.member(body, member)?;
+    }
+    match members.blank() {
+        None => Ok(ask),
+        Some(_) => Err(ParseError::Malformed { offset: members.at(), expected: "nothing after the object" }),
+    }
+}
+
+impl<'a> Ask<'a> {
+    fn member(&mut self, body: &'a [u8], member: Member<'a>) -> Result<(), ParseError> {
+        let name: &[u8] = &member.name;
+        match name {
+            b"model" => {
+                self.model = match member.kind {
+                    Kind::Null => None,
+                    _ => Some(text(body, &member).ok_or(wrong("model", "a string", &member))?),
+                };
+                let previous = self.model_tokens.last.replace(member.value);
+                self.model_tokens.earlier.extend(previous);
+            }
+            b"stream" => {
+                self.stream = match member.kind {
+                    Kind::True => true,
+                    Kind::False | Kind::Null => false,
+                    _ => return Err(wrong("stream", "true or false", &member)),
+                }
+            }
+            b"max_tokens" | b"max_completion_tokens" | b"max_output_tokens" => {
+                self.max_output = self.max_output.max(whole(body, &member));
+            }
+            b"stream_options" => self.read_stream_options(body, &member),
+            b"service_tier" => self.service_tier = text(body, &member),
+            b"metadata" => self.read_metadata(body, &member),
+            b"prompt_cache_key" => self.prompt_cache_key = text(body, &member),
+            b"previous_response_id" => self.previous_response_id = text(body, &member),
+            b"messages" | b"input" | b"contents" => {
+                self.messages_count = if member.kind == Kind::String { 1 } else { member.items };
+                self.messages = Some((member.value, member.kind));
+            }
+            b"prompt" => self.prompt = Some((member.value, member.kind)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn read_stream_options(&mut self, body: &'a [u8], member: &Member<'a>) {
+        self.include_usage = false;
+        self.stream_options = Some((member.value.clone(), member.kind));
+        let mut members = inner(body, member);
+        while let Some(Ok(Some(option))) = members.as_mut().map(Members::next) {
+            if &*option.name == b"include_usage" {
+                self.include_usage = option.kind == Kind::True;
+            }
+        }
+    }
+
+    fn read_metadata(&mut self, body: &'a [u8], member: &Member<'a>) {
+        (self.user_id, self.session_id) = (None, None);
+        let mut members = inner(body, member);
+        while let Some(Ok(Some(hint))) = members.as_mut().map(Members::next) {
+            match &*hint.name {
+                b"user_id" => self.user_id = text(body, &hint),
+                b"session_id" => self.session_id = text(body, &hint),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The members of a member that is an object. What is wrong inside it is the upstream's to say.
+fn inner<'a>(body: &'a [u8], member: &Member<'a>) -> Option<Members<'a>> {
+    (member.kind == Kind::Object).then(|| Members::new(&body[..member.value.end], member.value.start))
+}
+
+fn wrong(name: &'static str, expected: &'static str, member: &Member<'_>) -> ParseError {
+    ParseError::Member { name, expected, offset: member.value.start }
+}
+
+fn text<'a>(body: &'a [u8], member: &Member<'a>) -> Option<Cow<'a, str>> {
+    if member.kind != Kind::String {
+        return None;
+    }
+    match string_value(body, &member.value)? {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// A number that counts something: whole and not negative, though `1e3` and `5.0` say it too.
+fn whole(body: &[u8], member: &Member<'_>) -> Option<u64> {
+    if member.kind != Kind::Number {
+        return None;
+    }
+    let number: serde_json::Number = serde_json::from_slice(&body[member.value.clone()]).ok()?;
+    // A float beyond the range of u64 saturates, which is what a ceiling wants.
+    number.as_u64().or_else(|| number.as_f64().filter(|n| *n >= 0.0).map(|n| n as u64))
+}
+
+#[cfg(test)]
+mod tests;
