@@ -3,12 +3,21 @@
 use anyhow::{Context, Result, bail};
 use reqwest::{Client, Response};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A client without a pool limit and with a patience that no healthy answer needs.
 pub fn http() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder().timeout(Duration::from_secs(60)).build().unwrap_or_default()
+}
+
+/// Like [`http`], but every request has a connection of its own: for callers of a proxy that comes and goes,
+/// where a request on a resting connection may meet its end.
+pub fn http_without_pool() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = Client::builder().timeout(Duration::from_secs(60)).pool_max_idle_per_host(0);
+    builder.build().unwrap_or_default()
 }
 
 /// The admin API as one login sees it.
@@ -36,7 +45,8 @@ impl Admin {
         let answer = self.call(action, &body).await?;
         let status = answer.status();
         let text = answer.text().await?;
-        let value: Value = serde_json::from_str(&text).with_context(|| format!("{action}: {status} {text}"))?;
+        let value: Value =
+            serde_json::from_str(&text).with_context(|| format!("{action}: {status} {text}"))?;
         if value["ok"] != json!(true) {
             bail!("{action}: {status} {text}");
         }
@@ -48,9 +58,43 @@ impl Admin {
         Ok(self.envelope(action, body).await?["data"].take())
     }
 
+    /// The same API as another login sees it.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// Status and envelope of an action, whatever they are.
+    pub async fn attempt(&self, action: &str, body: Value) -> Result<(u16, Value)> {
+        let answer = self.call(action, &body).await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        let value = serde_json::from_str(&text).with_context(|| format!("{action}: {status} {text}"))?;
+        Ok((status, value))
+    }
+
+    /// Another key of a user: id and clear text.
+    pub async fn key(&self, user: i64, name: &str, more: Value) -> Result<(i64, String)> {
+        let mut body = json!({"userId": user, "name": name});
+        if let (Some(body), Some(more)) = (body.as_object_mut(), more.as_object()) {
+            body.extend(more.clone());
+        }
+        let data = self.action("keys/addKey", body).await?;
+        let id = data["id"].as_i64().context("the new key's id")?;
+        let key = data["generatedKey"].as_str().context("the new key")?;
+        Ok((id, key.to_owned()))
+    }
+
+    /// Rows of `getUsageLogs`, newest first.
+    pub async fn logs(&self, filter: Value) -> Result<Vec<Value>> {
+        let data = self.action("usage-logs/getUsageLogs", filter).await?;
+        data["logs"].as_array().cloned().context("logs")
+    }
+
     /// `GET /api/fleet`.
     pub async fn fleet(&self) -> Result<Value> {
-        let answer = self.http.get(format!("{}/api/fleet", self.base)).bearer_auth(&self.token).send().await?;
+        let answer =
+            self.http.get(format!("{}/api/fleet", self.base)).bearer_auth(&self.token).send().await?;
         Ok(answer.error_for_status()?.json::<Value>().await?["data"].take())
     }
 
@@ -90,6 +134,13 @@ impl Caller {
         Self { http: http(), base: base.to_owned(), key: key.to_owned() }
     }
 
+    /// The same caller over connections of their own.
+    #[must_use]
+    pub fn without_pool(mut self) -> Self {
+        self.http = http_without_pool();
+        self
+    }
+
     /// The same caller at another proxy.
     pub fn at(&self, base: &str) -> Self {
         Self { base: base.to_owned(), ..self.clone() }
@@ -119,10 +170,44 @@ impl Caller {
     }
 }
 
-/// The body of one short question to an Anthropic model.
+/// The body of one short question to an Anthropic model; a conversation of its own each time.
 pub fn question(model: &str, stream: bool) -> Value {
     json!({
         "model": model, "max_tokens": 100, "stream": stream,
-        "messages": [{"role": "user", "content": "Say hello."}],
+        "messages": [{"role": "user", "content": words()}],
     })
+}
+
+/// [`question`] as a part of the conversation `session`.
+pub fn turn(model: &str, session: &str) -> Value {
+    let mut body = question(model, false);
+    body["metadata"] = json!({"user_id": format!("user_test_account__session_{session}")});
+    body
+}
+
+/// [`question`] in the words of Chat Completions.
+pub fn chat(model: &str, stream: bool) -> Value {
+    json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": words()}]})
+}
+
+/// [`question`] in the words of Responses.
+pub fn response(model: &str, stream: bool) -> Value {
+    json!({"model": model, "stream": stream, "input": words()})
+}
+
+fn words() -> String {
+    static ASKED: AtomicU64 = AtomicU64::new(0);
+    format!("Say hello, number {}.", ASKED.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_conversations_of_their_own() {
+        assert_ne!(question("m", false)["messages"], question("m", false)["messages"]);
+        let session = turn("m", "s1")["metadata"]["user_id"].as_str().map(str::to_owned);
+        assert!(session.is_some_and(|id| id.ends_with("_session_s1")));
+    }
 }

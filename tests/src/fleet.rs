@@ -5,6 +5,7 @@ use crate::postgres::{self, Database};
 use crate::process::{Process, free_port, program};
 use crate::redis::Redis;
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -137,6 +138,15 @@ impl Fleet {
         text.parse().context("read a count")
     }
 
+    /// The ledger's rows in order of time, as JSON; `cost_text` is the exact cost or null.
+    pub fn rows(&self, condition: &str) -> Result<Vec<Value>> {
+        let text = self.sql(&format!(
+            "SELECT coalesce(json_agg(r), '[]') FROM (SELECT *, trim_scale(cost)::text AS cost_text \
+             FROM usage_records WHERE {condition} ORDER BY created_at, id) r"
+        ))?;
+        serde_json::from_str(&text).context("read the ledger")
+    }
+
     /// Waits until the ledger holds exactly `count` records, and fails if it ever holds more.
     pub async fn expect_records(&self, condition: &str, count: u64) -> Result<()> {
         let waited = crate::eventually(START_PATIENCE, || async {
@@ -196,9 +206,26 @@ impl Fleet {
         ready(&url).await.with_context(|| self.logs())
     }
 
+    /// SIGTERM to a proxy, then its end within `patience`: the exit code, or `None` if it had to be killed.
+    pub async fn stop_proxy(&mut self, at: usize, patience: Duration) -> Result<Option<i32>> {
+        let process = self.proxies[at].process.take().context("the proxy does not run")?;
+        process.stop(patience).await
+    }
+
+    /// kill -9 of the control plane.
+    pub fn kill_control(&mut self) {
+        self.control = None;
+    }
+
+    /// Where the logs and the volumes are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The ends of all logs.
     pub fn logs(&self) -> String {
-        let processes = self.control.iter().chain(self.proxies.iter().filter_map(|proxy| proxy.process.as_ref()));
+        let processes =
+            self.control.iter().chain(self.proxies.iter().filter_map(|proxy| proxy.process.as_ref()));
         processes.map(Process::log_tail).collect::<Vec<_>>().join("\n")
     }
 

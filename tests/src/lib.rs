@@ -1,6 +1,7 @@
 //! What tests, benchmarks and the demo share: databases, Redis, mock upstreams, a fleet of real processes,
 //! chaos. Nothing here is part of the product.
 
+pub mod bench;
 pub mod chaos;
 pub mod client;
 pub mod fleet;

@@ -37,7 +37,8 @@ fn home() -> PathBuf {
 }
 
 fn bin() -> Result<PathBuf> {
-    let mut places: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    let mut places: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
         let mut found: Vec<PathBuf> = versions.flatten().map(|entry| entry.path().join("bin")).collect();
         found.sort();
@@ -81,6 +82,17 @@ pub fn sql(database: &str, text: &str) -> Result<String> {
         bail!("psql: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The whole of a database as SQL text, to search it for what must not be there.
+pub fn dump(database: &str) -> Result<String> {
+    let mut pg_dump = Command::new(bin()?.join("pg_dump"));
+    pg_dump.args(["-h", &home().join("run").to_string_lossy(), "-U", "test", "--inserts", database]);
+    let output = pg_dump.output().context("run pg_dump")?;
+    if !output.status.success() {
+        bail!("pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A fresh database, migrated. `migrate` is called once per cluster and build, with the template's URL.

@@ -26,6 +26,11 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// kill -9; what it held is lost.
     pub fn kill(&mut self) {
         self.process = None;
@@ -53,7 +58,8 @@ impl Redis {
             if t=='string' then out[#out+1]=redis.call('GET',k) \
             elseif t=='hash' then for _,v in ipairs(redis.call('HGETALL',k)) do out[#out+1]=v end \
             elseif t=='zset' then for _,v in ipairs(redis.call('ZRANGE',k,0,-1)) do out[#out+1]=v end end end return out";
-        let output = Command::new("redis-cli").args(["-p", &self.port.to_string(), "EVAL", script, "0"]).output()?;
+        let output =
+            Command::new("redis-cli").args(["-p", &self.port.to_string(), "EVAL", script, "0"]).output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

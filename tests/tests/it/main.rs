@@ -1,0 +1,19 @@
+//! Integration and end-to-end tests on real processes: every test has its own fleet (a control plane, proxies,
+//! a database from a template, Redis) and scripted upstreams on real sockets. The modules follow the walks of
+//! ARCHITECTURE.md and what the system must withstand. Nothing here sleeps to let something happen; it waits
+//! for conditions with patience.
+
+mod admin;
+mod answers;
+mod chaos;
+mod drain;
+mod failover;
+mod floors;
+mod hostile;
+mod journey;
+mod limits;
+mod load;
+mod push;
+mod scene;
+mod sdk;
+mod secrets;
