@@ -169,4 +169,6 @@ impl Providers {
 }
 
 #[cfg(test)]
+pub mod fixtures;
+#[cfg(test)]
 mod tests;

@@ -159,8 +159,6 @@ impl Book {
         if changed {
             // Under the entry's lock, so that the pending rows of one provider never go backwards.
             let row = held.machine.row(id);
-            metrics::counter!("switchyard_provider_transitions_total", "state" => word(row.state))
-                .increment(1);
             self.pending().insert(id, row);
             drop(held);
             self.0.changed.notify_one();
@@ -208,16 +206,6 @@ impl Transitions {
             }
         }
         self.0.0.changed.notify_one();
-    }
-}
-
-fn word(state: contract::table::CircuitState) -> &'static str {
-    use contract::table::CircuitState;
-    match state {
-        CircuitState::Closed => "closed",
-        CircuitState::Open => "open",
-        CircuitState::HalfOpen => "half_open",
-        CircuitState::Disabled => "disabled",
     }
 }
 

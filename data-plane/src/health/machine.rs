@@ -131,6 +131,10 @@ impl Machine {
 
     /// Takes note of an attempt's outcome. Says whether others must hear of a change.
     pub fn record(&mut self, verdict: Verdict, rules: &Breaker, now_ms: i64) -> bool {
+        if self.state == State::Disabled {
+            // Only a person wakes it, and its row stays as it was reported.
+            return false;
+        }
         match verdict {
             Verdict::Neutral => {
                 self.release();
@@ -151,7 +155,7 @@ impl Machine {
                     return self.failure(rules, now_ms);
                 }
                 self.failures = self.failures.saturating_add(1);
-                self.state != State::Disabled && self.go(State::Disabled, CREDENTIAL)
+                self.go(State::Disabled, CREDENTIAL)
             }
         }
     }
@@ -162,7 +166,7 @@ impl Machine {
                 (self.failures, self.refusals) = (0, 0);
                 return false;
             }
-            // An answer that was under way when the 429 came, or when a person must look: proves nothing.
+            // An answer that was under way when the 429 came proves nothing.
             State::Disabled | State::Open { then: Wake::Serving | Wake::Resume { .. }, .. } => return false,
             // The last resort worked, although it should still sleep: the first success of its trial.
             State::Open { then: Wake::OnTrial, .. } => 1,

@@ -61,7 +61,7 @@ impl Change {
 }
 
 /// A section, or a row of one, that was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Rejected {
     /// Its name.
     pub section: String,

@@ -1,0 +1,170 @@
+//! One subscription, from its `Hello` to its end.
+
+use super::holder::{Holder, Refused, Source, now_ms};
+use super::link::{Link, brief};
+use crate::health::book::Transitions;
+use crate::table::{Change, RawSection};
+use contract::ids::Generation;
+use contract::pb;
+use contract::pb::from_control::Message as Down;
+use contract::pb::from_proxy::Message as Up;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{error::Elapsed, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+/// Messages that may wait to be sent; acknowledgements and health only.
+const OUTBOX: usize = 16;
+/// Sections of one commit that may be held before it comes. Far above any real table, below any real memory.
+const MAX_PENDING_BYTES: usize = 512 << 20;
+
+/// Why a subscription ended. Each is followed by another try.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The control plane answered with an error, or could not be reached.
+    #[error("{}", brief(.0))]
+    Status(#[from] Status),
+    /// The control plane ended it, as it does when it restarts.
+    #[error("closed by the control plane")]
+    Closed,
+    /// Nothing was heard, not even a heartbeat.
+    #[error("silent for too long")]
+    Silent(#[from] Elapsed),
+    /// The table does not add up; the next stream begins from nothing.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// More sections than any table has, and no commit.
+    #[error("too many sections without a commit")]
+    Flood,
+}
+
+/// Who this proxy is, as it says in every `Hello`.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Stable over restarts.
+    pub proxy_id: String,
+    /// New with every start.
+    pub boot_id: String,
+    /// Where callers reach it.
+    pub address: String,
+}
+
+/// See the module.
+pub struct Subscription<'a> {
+    pub holder: &'a mut Holder,
+    pub transitions: &'a Transitions,
+    /// Longest time without any message.
+    pub silence: Duration,
+    /// Whether to ask for everything.
+    pub from_nothing: bool,
+    /// Set once a change was taken into use.
+    pub progressed: &'a mut bool,
+}
+
+#[derive(Default)]
+struct Pending {
+    sections: Vec<RawSection>,
+    bytes: usize,
+}
+
+impl Subscription<'_> {
+    /// Runs until something ends it; never returns otherwise. Not cancel-safe while a table is being built;
+    /// dropped at shutdown only.
+    pub async fn run(mut self, link: &Link, identity: &Identity) -> End {
+        match self.serve(link, identity).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        }
+    }
+
+    async fn serve(&mut self, link: &Link, identity: &Identity) -> Result<std::convert::Infallible, End> {
+        let (outbox, outgoing) = mpsc::channel(OUTBOX);
+        self.send(&outbox, Up::Hello(self.hello(identity))).await?;
+        let mut client = link.discovery();
+        let subscribe = client.subscribe(ReceiverStream::new(outgoing));
+        let mut incoming = timeout(link.timeout(), subscribe).await??.into_inner();
+        self.holder.metrics.control_connects.increment(1);
+        self.holder.metrics.control_connected.set(1.0);
+        self.holder.report(|status| status.connected = true);
+        tracing::info!("subscribed to the control plane");
+        self.transitions.repeat();
+        self.exchange(&mut incoming, &outbox).await
+    }
+
+    async fn exchange(
+        &mut self,
+        incoming: &mut Streaming<pb::FromControl>,
+        outbox: &mpsc::Sender<pb::FromProxy>,
+    ) -> Result<std::convert::Infallible, End> {
+        let mut pending = Pending::default();
+        loop {
+            tokio::select! {
+                heard = timeout(self.silence, incoming.message()) => {
+                    let message = heard??.ok_or(End::Closed)?;
+                    let heard_ms = now_ms();
+                    self.holder.report(|status| status.heard_ms = heard_ms);
+                    self.receive(message, &mut pending, outbox).await?;
+                }
+                rows = self.transitions.next() => {
+                    let transitions = rows.iter().map(Into::into).collect();
+                    self.send(outbox, Up::Health(pb::HealthReport { transitions })).await?;
+                }
+            }
+        }
+    }
+
+    async fn receive(
+        &mut self,
+        message: pb::FromControl,
+        pending: &mut Pending,
+        outbox: &mpsc::Sender<pb::FromProxy>,
+    ) -> Result<(), End> {
+        match message.message {
+            Some(Down::Section(pb::Section { name, version, payload })) => {
+                pending.bytes += payload.len();
+                pending.sections.push(RawSection { name, version, payload });
+                if pending.bytes > MAX_PENDING_BYTES { Err(End::Flood) } else { Ok(()) }
+            }
+            Some(Down::Commit(commit)) => {
+                let change = self.change(commit, std::mem::take(pending));
+                let ack = self.holder.commit(change, Source::Stream).await?;
+                self.from_nothing = false;
+                *self.progressed = true;
+                self.send(outbox, Up::Ack(ack)).await
+            }
+            // A heartbeat is heard, and that is all it is for; a message of a later version is no concern.
+            Some(Down::Heartbeat(_)) | None => Ok(()),
+        }
+    }
+
+    fn change(&self, commit: pb::Commit, pending: Pending) -> Change {
+        Change {
+            generation: Generation(commit.generation),
+            sections: pending.sections,
+            removed: commit.removed,
+            replace: self.from_nothing,
+            table_hash: Some(commit.table_hash),
+        }
+    }
+
+    fn hello(&self, identity: &Identity) -> pb::Hello {
+        let (generation, held) =
+            if self.from_nothing { (Generation(0), Vec::new()) } else { self.holder.held() };
+        pb::Hello {
+            proxy_id: identity.proxy_id.clone(),
+            boot_id: identity.boot_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            schema: contract::TABLE_SCHEMA,
+            generation: generation.0,
+            held,
+            address: identity.address.clone(),
+        }
+    }
+
+    /// A control plane that does not even take an acknowledgement is as good as silent.
+    async fn send(&self, outbox: &mpsc::Sender<pb::FromProxy>, message: Up) -> Result<(), End> {
+        let message = pb::FromProxy { message: Some(message) };
+        timeout(self.silence, outbox.send(message)).await?.map_err(|_| End::Closed)
+    }
+}
