@@ -1,0 +1,327 @@
+//! Counters in Redis: one script reserves, one settles, one seeds; all counters of a user in one round trip.
+//!
+//! A command waits `redis_timeout` at most and fails at once while there is no connection; the client goes on
+//! connecting for ever. One client per worker thread, made inside that thread's runtime.
+
+use super::naming::{Keep, Pack, Parts, entities, entity_of, member_ttl};
+use super::{Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Store, StoreError, ms};
+use crate::limit::Counter;
+use contract::ids::ProviderId;
+use contract::table::{Measure, Scope};
+use fred::bytes_utils::Str;
+use fred::interfaces::LuaInterface;
+use fred::prelude::{
+    Builder, Client, ClientLike, Config, Error, ErrorKind, Expiration, Key, KeysInterface, ReconnectPolicy,
+    TcpConfig, Value,
+};
+use std::cell::OnceCell;
+use std::time::Duration;
+
+/// Waits between attempts to connect, in ms: doubled from the first to the second.
+const RECONNECT_MS: (u32, u32) = (50, 2_000);
+/// A connection on which an answer is missing for so long is given up and made anew.
+const UNRESPONSIVE: Duration = Duration::from_secs(2);
+/// One attempt to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whose clock decides what has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// Redis', so that proxies with different clocks agree.
+    Server,
+    /// The caller's: for tests.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests move the time"))]
+    Caller,
+}
+
+/// A script and, once Redis has it, its hash.
+struct Script {
+    text: &'static str,
+    hash: OnceCell<Str>,
+}
+
+impl Script {
+    const fn new(text: &'static str) -> Self {
+        Self { text, hash: OnceCell::new() }
+    }
+}
+
+pub(super) struct RedisStore {
+    client: Client,
+    clock: Clock,
+    session_ttl: Duration,
+    reservation_ttl: Duration,
+    provisional_ttl: Duration,
+    reserve: Script,
+    settle: Script,
+    seed: Script,
+}
+
+impl RedisStore {
+    /// Starts connecting; waits for the connection as long as for any command, so that the first requests find
+    /// it. Fails only for a URL that makes no sense.
+    pub(super) async fn open(url: &str, options: &Options, clock: Clock) -> Result<Self, StoreError> {
+        let mut config =
+            Config::from_url(url).map_err(|error| StoreError::Protocol(error.details().into()))?;
+        // The first connection is made like any later one: for as long as it takes.
+        config.fail_fast = false;
+        let client = Builder::from_config(config)
+            .with_performance_config(|performance| {
+                performance.default_command_timeout = options.redis_timeout;
+            })
+            .with_connection_config(|connection| {
+                connection.connection_timeout = CONNECT_TIMEOUT;
+                connection.internal_command_timeout = CONNECT_TIMEOUT;
+                connection.max_command_attempts = 1;
+                connection.unresponsive.max_timeout = Some(UNRESPONSIVE);
+                connection.unresponsive.interval = UNRESPONSIVE / 4;
+                connection.tcp = TcpConfig { nodelay: Some(true), ..TcpConfig::default() };
+            })
+            .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MS.0, RECONNECT_MS.1, 2))
+            .build()
+            .map_err(|error| StoreError::Protocol(error.details().into()))?;
+        client.connect();
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, client.wait_for_connect()).await;
+        if !matches!(connected, Ok(Ok(()))) {
+            tracing::warn!("Redis cannot be reached yet");
+        }
+        Ok(Self {
+            client,
+            clock,
+            session_ttl: options.session_ttl,
+            reservation_ttl: options.reservation_ttl,
+            provisional_ttl: options.provisional_ttl,
+            reserve: Script::new(include_str!("reserve.lua")),
+            settle: Script::new(include_str!("settle.lua")),
+            seed: Script::new(include_str!("seed.lua")),
+        })
+    }
+
+    /// Whether Redis answers at all.
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.connected()?;
+        self.client.ping::<()>(None).await.map_err(failure)
+    }
+
+    fn connected(&self) -> Result<(), StoreError> {
+        if self.client.is_connected() { Ok(()) } else { Err(StoreError::Disconnected) }
+    }
+
+    /// Runs a script whose first `keys` parts are keys. EVALSHA; EVAL where the server does not have it (any
+    /// more), which also gives it to the server.
+    async fn run(&self, script: &Script, parts: &Parts, keys: usize) -> Result<Value, StoreError> {
+        self.connected()?;
+        let hash = match script.hash.get() {
+            Some(hash) => hash.clone(),
+            None => {
+                let text = Str::from_static(script.text);
+                let hash: Str = self.client.script_load(text).await.map_err(failure)?;
+                script.hash.get_or_init(|| hash).clone()
+            }
+        };
+        let key_list = || parts.iter().take(keys).map(Key::from).collect::<Vec<_>>();
+        let arguments = || Value::Array(parts.iter().skip(keys).map(Value::Bytes).collect());
+        match self.client.evalsha(hash, key_list(), arguments()).await {
+            Err(error) if error.details().starts_with("NOSCRIPT") => {
+                let text = Str::from_static(script.text);
+                self.client.eval(text, key_list(), arguments()).await.map_err(failure)
+            }
+            answer => answer.map_err(failure),
+        }
+    }
+
+    fn now(&self, now_ms: i64) -> i64 {
+        match self.clock {
+            Clock::Server => 0,
+            Clock::Caller => now_ms,
+        }
+    }
+
+    fn keep(&self, now_ms: i64, session: Duration) -> Keep {
+        Keep { now_ms, session, reservation: self.reservation_ttl }
+    }
+
+    /// The provider bound to a session, when no counter is asked.
+    async fn binding(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
+        self.connected()?;
+        let mut pack = Pack::new();
+        pack.binding_key(reserve.slot, reserve.session);
+        let key = Key::from(pack.seal().whole());
+        let value: Value = self.client.get(key).await.map_err(failure)?;
+        Ok(Answer::Taken { bound: value.as_i64().map(ProviderId) })
+    }
+
+    /// Refreshes a session's binding, when there is no counter to settle.
+    async fn bind(&self, charge: &Charge<'_>, provider: ProviderId) -> Result<(), StoreError> {
+        self.connected()?;
+        let mut pack = Pack::new();
+        pack.binding_key(charge.slot, charge.session);
+        let key = Key::from(pack.seal().whole());
+        let ttl = Expiration::PX(ms(self.session_ttl));
+        self.client.set::<(), _, _>(key, provider.0, Some(ttl), None, false).await.map_err(failure)
+    }
+}
+
+impl Store for RedisStore {
+    async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
+        if reserve.counters.is_empty() {
+            return match reserve.session {
+                Some(_) => self.binding(reserve).await,
+                None => Ok(Answer::Taken { bound: None }),
+            };
+        }
+        let keep = self.keep(reserve.now_ms, reserve.session_ttl);
+        let owners = entities(reserve.counters);
+        let mut pack = Pack::new();
+        pack.binding_key(reserve.slot, reserve.session);
+        for counter in reserve.counters {
+            pack.counter_key(reserve.slot, counter);
+        }
+        for scope in &owners {
+            pack.entity_keys(reserve.slot, *scope);
+        }
+        let keys = pack.len();
+        pack.bytes(reserve.mode_word().as_bytes());
+        pack.number(self.now(reserve.now_ms));
+        pack.bytes(reserve.request.0.as_bytes());
+        pack.number(reserve.estimate.0.max(0));
+        pack.number(ms(self.reservation_ttl));
+        pack.member(reserve.request, reserve.session);
+        pack.number(member_ttl(reserve.session, keep));
+        specs(&mut pack, reserve.counters.iter(), reserve.counters.len(), &owners, keep);
+        answer(self.run(&self.reserve, &pack.seal(), keys).await?)
+    }
+
+    async fn seed(&self, reserve: &Reserve<'_>, seeds: &[Seed]) -> Result<(), StoreError> {
+        let provisional: Vec<&Seed> = seeds.iter().filter(|seed| seed.known.is_none()).collect();
+        let known: Vec<&Seed> = seeds.iter().filter(|seed| seed.known.is_some()).collect();
+        for (seeds, ttl) in [(known, 0), (provisional, ms(self.provisional_ttl))] {
+            if seeds.is_empty() {
+                continue;
+            }
+            let keep = self.keep(reserve.now_ms, reserve.session_ttl);
+            let mut pack = Pack::new();
+            for seed in &seeds {
+                pack.counter_key(reserve.slot, &reserve.counters[seed.index]);
+            }
+            pack.number(self.now(reserve.now_ms));
+            pack.number(ttl);
+            for seed in &seeds {
+                pack.spec(&reserve.counters[seed.index], 0, keep);
+                pack.known(seed.known.as_ref());
+            }
+            self.run(&self.seed, &pack.seal(), seeds.len()).await?;
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, charge: &Charge<'_>) -> Result<bool, StoreError> {
+        // Requests were counted when they were admitted, and stay counted.
+        let counted = || charge.counters.iter().filter(|c| c.limit.measure != Measure::Requests);
+        let count = counted().count();
+        let bind = charge.bind.filter(|_| charge.session.is_some());
+        if count == 0 {
+            if let Some(provider) = bind {
+                self.bind(charge, provider).await?;
+            }
+            return Ok(true);
+        }
+        let keep = self.keep(charge.now_ms, self.session_ttl);
+        let owners = entities(charge.counters);
+        let mut pack = Pack::new();
+        pack.settled_key(charge.slot, charge.request);
+        pack.binding_key(charge.slot, charge.session);
+        for counter in counted() {
+            pack.counter_key(charge.slot, counter);
+        }
+        for scope in &owners {
+            pack.entity_keys(charge.slot, *scope);
+        }
+        let keys = pack.len();
+        pack.number(self.now(charge.now_ms));
+        pack.number(charge.now_ms);
+        pack.bytes(charge.request.0.as_bytes());
+        pack.number(charge.actual.0.max(0));
+        pack.member(charge.request, charge.session);
+        pack.number(member_ttl(charge.session, keep));
+        match bind {
+            Some(provider) => pack.number(provider.0),
+            None => pack.bytes(b""),
+        }
+        pack.number(ms(self.session_ttl));
+        pack.number(ms(self.reservation_ttl));
+        pack.number(LEDGER_SLACK_MS);
+        specs(&mut pack, counted(), count, &owners, keep);
+        let first = self.run(&self.settle, &pack.seal(), keys).await?;
+        Ok(first.as_i64() == Some(1))
+    }
+}
+
+/// The count of specs, then the specs.
+fn specs<'a>(
+    pack: &mut Pack,
+    counters: impl Iterator<Item = &'a Counter>,
+    count: usize,
+    owners: &[Scope],
+    keep: Keep,
+) {
+    pack.text(format_args!("{count}"));
+    for counter in counters {
+        pack.spec(counter, entity_of(owners, counter), keep);
+    }
+}
+
+impl Pack {
+    fn known(&mut self, known: Option<&Known>) {
+        match known {
+            Some(Known::Sum(sum)) => self.number(*sum),
+            Some(Known::Buckets(buckets)) => {
+                let text: Vec<String> = buckets.iter().map(|(at, sum)| format!("{at} {sum}")).collect();
+                self.bytes(text.join(" ").as_bytes());
+            }
+            Some(Known::Started(Some((start, sum)))) => self.text(format_args!("{start} {sum}")),
+            Some(Known::Started(None)) | None => self.bytes(b""),
+        }
+    }
+}
+
+fn failure(error: Error) -> StoreError {
+    match error.kind() {
+        ErrorKind::Timeout => StoreError::Timeout,
+        ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => {
+            StoreError::Disconnected
+        }
+        _ => StoreError::Protocol(error.details().chars().take(200).collect()),
+    }
+}
+
+/// The answer of `reserve.lua`.
+fn answer(value: Value) -> Result<Answer, StoreError> {
+    let Value::Array(words) = value else { return Err(odd()) };
+    let number = |at: usize| words.get(at).and_then(Value::as_i64);
+    let index = |value: i64| usize::try_from(value).ok();
+    match number(0) {
+        Some(0) => Ok(Answer::Taken { bound: number(1).map(ProviderId) }),
+        Some(1) => {
+            let known = |at| number(at).filter(|value| *value > 0);
+            let over = || {
+                Some(Over {
+                    index: index(number(1)?)?,
+                    current: number(2)?,
+                    reset_ms: known(3),
+                    wait_ms: known(4),
+                })
+            };
+            over().map(Answer::Over).ok_or_else(odd)
+        }
+        Some(2) => {
+            let list = (1..words.len()).map(|at| number(at).and_then(index)).collect::<Option<_>>();
+            list.map(Answer::Unseeded).ok_or_else(odd)
+        }
+        _ => Err(odd()),
+    }
+}
+
+fn odd() -> StoreError {
+    StoreError::Protocol("the script's answer has another form".to_owned())
+}

@@ -1,0 +1,403 @@
+//! The limiter as the walk uses it: through seeding, and through Redis' absence, silence and return.
+
+use super::redis_server::{RedisServer, options};
+use super::*;
+use crate::limit::{self, Counters};
+use crate::store::{
+    Admission, Ask, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared, Spent, SpentQuery,
+};
+use ::contract::table::{Breaker, Provider, ProviderKind};
+use futures_util::future::join_all;
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tokio::task::{JoinHandle, LocalSet};
+
+/// Answers every question with the same sum; counts how often it was asked.
+#[derive(Default)]
+struct Book {
+    sum: AtomicU64,
+    asked: AtomicU64,
+    away: AtomicBool,
+}
+
+impl Ledger for Book {
+    fn spent<'a>(
+        &'a self,
+        queries: &'a [SpentQuery],
+    ) -> Pin<Box<dyn Future<Output = Result<Spent, LedgerError>> + Send + 'a>> {
+        Box::pin(async move {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            tokio::task::yield_now().await;
+            if self.away.load(Ordering::SeqCst) {
+                return Err(LedgerError("away".to_owned()));
+            }
+            let sum = i64::try_from(self.sum.load(Ordering::SeqCst)).expect("small");
+            Ok(queries.iter().map(|_| vec![(now() - 60_000, sum)]).collect())
+        })
+    }
+}
+
+fn now() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+struct Worker {
+    limiter: Limiter,
+    settler: JoinHandle<()>,
+}
+
+impl Worker {
+    async fn start(options: Options, book: &Arc<Book>) -> Self {
+        let ledger: Arc<dyn Ledger> = Arc::clone(book) as Arc<dyn Ledger>;
+        let (limiter, settler): (Limiter, Settler) =
+            Limiter::open(Shared::new(options, Some(ledger))).await.expect("limiter");
+        Self { limiter, settler: tokio::task::spawn_local(settler.run()) }
+    }
+
+    /// Everything that was handed in has been settled.
+    async fn stop(self) {
+        drop(self.limiter);
+        self.settler.await.expect("settler");
+    }
+
+    async fn reserve(&self, counters: &[Counter]) -> (RequestId, Admission) {
+        let request = request();
+        let ask = Ask {
+            request,
+            user: UserId(42),
+            now_ms: now(),
+            counters,
+            estimate: NanoUsd(0),
+            session: None,
+            session_ttl: SESSION_TTL,
+        };
+        (request, self.limiter.reserve(&ask).await)
+    }
+
+    fn settle(&self, request: RequestId, counters: &[Counter], actual: i64) {
+        self.limiter.settle(settlement(request, counters, actual));
+    }
+
+    /// What the first of `counters`, lowered to 1, says it has counted.
+    async fn counted(&self, counters: &[Counter]) -> i64 {
+        let mut low = counters[0].clone();
+        low.limit.amount = 1;
+        match self.reserve(&[low]).await.1 {
+            Admission::Admitted { .. } => 0,
+            Admission::Refused(refusal) => refusal.current,
+        }
+    }
+}
+
+fn settlement(request: RequestId, counters: &[Counter], actual: i64) -> Settlement {
+    Settlement {
+        request,
+        user: UserId(42),
+        now_ms: now(),
+        counters: counters.iter().cloned().collect(),
+        actual: Some(NanoUsd(actual)),
+        session: None,
+        bind: None,
+        provider: None,
+    }
+}
+
+/// Waits, within reason, for a condition; never for a time.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn local(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(LocalSet::new().run_until(test));
+}
+
+fn with_redis(server: &RedisServer) -> Options {
+    Options { redis_url: Some(server.url()), redis_timeout: Duration::from_millis(500), ..options() }
+}
+
+#[test]
+fn nothing_to_count_touches_no_store() {
+    local(async {
+        let server = RedisServer::start();
+        let worker = Worker::start(with_redis(&server), &Arc::default()).await;
+        let before = server.command(&["INFO", "commandstats"]);
+        for _ in 0..10 {
+            let (request, admission) = worker.reserve(&[]).await;
+            assert_eq!(admission, Admission::Admitted { bound: None });
+            worker.settle(request, &[], 10);
+        }
+        worker.stop().await;
+        let scripts =
+            |stats: &str| stats.lines().filter(|line| line.contains("eval") || line.contains("get")).count();
+        assert_eq!(scripts(&server.command(&["INFO", "commandstats"])), scripts(&before));
+    });
+}
+
+#[test]
+fn two_workers_are_exact_and_a_refusal_says_why() {
+    local(async {
+        let server = RedisServer::start();
+        let book = Arc::default();
+        let (one, two) = (
+            Worker::start(with_redis(&server), &book).await,
+            Worker::start(with_redis(&server), &book).await,
+        );
+        let counters = [rpm(60)];
+        let all = (0..200).map(|n| if n % 2 == 0 { &one } else { &two });
+        let answers = join_all(all.map(|worker| worker.reserve(&counters))).await;
+        let refusals: Vec<_> = answers
+            .into_iter()
+            .filter_map(|(_, admission)| match admission {
+                Admission::Refused(refusal) => Some(refusal),
+                Admission::Admitted { .. } => None,
+            })
+            .collect();
+        assert_eq!(refusals.len(), 140);
+        let refusal = &refusals[0];
+        assert_eq!(
+            (refusal.limit_type, refusal.scope, refusal.current, refusal.limit),
+            ("rpm", USER, 60, 60)
+        );
+        let wait = refusal.retry_after.expect("known");
+        assert!(wait > Duration::from_secs(30) && wait <= Duration::from_secs(60), "{wait:?}");
+    });
+}
+
+#[test]
+fn the_ledger_is_asked_once_and_redis_that_came_back_empty_is_seeded_again() {
+    for redis in [true, false] {
+        local(async {
+            let server = RedisServer::start();
+            let book: Arc<Book> = Arc::default();
+            book.sum.store(70, Ordering::SeqCst);
+            let options = if redis { with_redis(&server) } else { options() };
+            let worker = Worker::start(options, &book).await;
+            let counters = [usd(DAY, 100, now())];
+            let answers = join_all((0..50).map(|_| worker.reserve(&counters))).await;
+            assert!(answers.iter().all(|(_, admission)| matches!(admission, Admission::Admitted { .. })));
+            assert_eq!(book.asked.load(Ordering::SeqCst), 1, "fifty wait for one answer");
+            worker.settle(answers[0].0, &counters, 40);
+            eventually("refused at 110", async || worker.counted(&counters).await == 110).await;
+            let (_, Admission::Refused(refusal)) = worker.reserve(&counters).await else { panic!("refused") };
+            assert_eq!(refusal.reset_ms, counters[0].end_ms());
+            assert_eq!(refusal.limit_type, "daily_quota");
+            if redis {
+                server.command(&["FLUSHALL"]);
+                book.sum.store(111, Ordering::SeqCst);
+                assert_eq!(worker.counted(&counters).await, 111);
+                assert_eq!(book.asked.load(Ordering::SeqCst), 2);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_ledger_that_is_away_is_asked_again() {
+    local(async {
+        let book: Arc<Book> = Arc::default();
+        book.away.store(true, Ordering::SeqCst);
+        book.sum.store(70, Ordering::SeqCst);
+        let options = Options { provisional_ttl: Duration::from_millis(50), ..options() };
+        let worker = Worker::start(options, &book).await;
+        let counters = [usd(DAY, 60, now())];
+        assert!(matches!(worker.reserve(&counters).await.1, Admission::Admitted { .. }), "goes on without");
+        book.away.store(false, Ordering::SeqCst);
+        eventually("seeded", async || worker.counted(&counters).await == 70).await;
+    });
+}
+
+#[test]
+fn redis_dies_and_comes_back() {
+    local(async {
+        let mut server = RedisServer::start();
+        let book: Arc<Book> = Arc::default();
+        let worker = Worker::start(with_redis(&server), &book).await;
+        let counters = [rpm(5), usd(DAY, 1_000, now())];
+        let money = &counters[1..];
+        let (request, _) = worker.reserve(&counters).await;
+        worker.settle(request, &counters, 100);
+        eventually("settled", async || worker.counted(money).await == 100).await;
+
+        server.kill();
+        book.sum.store(100, Ordering::SeqCst);
+        let mut admitted = 0;
+        for _ in 0..10 {
+            let (request, admission) = worker.reserve(&counters).await;
+            if matches!(admission, Admission::Admitted { .. }) {
+                admitted += 1;
+                worker.settle(request, &counters, 10);
+            }
+        }
+        assert_eq!(admitted, 5, "counted alone, but counted");
+        eventually("memory knows the ledger's sum and its own", async || worker.counted(money).await == 150)
+            .await;
+
+        server.restart();
+        book.sum.store(150, Ordering::SeqCst);
+        // The five that waited were in the ledger or are charged now; none is lost, none counts twice.
+        eventually("Redis counts again", async || {
+            server.command(&["--scan"]).lines().any(|key| key.contains(":done:"))
+        })
+        .await;
+        let counted = worker.counted(money).await;
+        assert!((150..=200).contains(&counted), "{counted}");
+        assert!(matches!(worker.reserve(&[rpm(1)]).await.1, Admission::Admitted { .. }), "fresh in Redis");
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn a_silent_redis_costs_one_timeout() {
+    local(async {
+        let server = RedisServer::start();
+        let worker = Worker::start(with_redis(&server), &Arc::default()).await;
+        let counters = [rpm(1_000)];
+        assert!(matches!(worker.reserve(&counters).await.1, Admission::Admitted { .. }));
+        server.freeze(true);
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert!(matches!(worker.reserve(&counters).await.1, Admission::Admitted { .. }));
+        }
+        let took = begun.elapsed();
+        server.freeze(false);
+        assert!(took >= Duration::from_millis(400), "the first waited: {took:?}");
+        assert!(took < Duration::from_secs(3), "the others did not: {took:?}");
+        eventually("back in Redis", async || {
+            let _ = worker.reserve(&counters).await;
+            server.command(&["ZCARD", "sw:{u42}:u42:rm"]).trim().parse::<i64>().is_ok_and(|count| count > 1)
+        })
+        .await;
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn without_redis_at_the_start() {
+    local(async {
+        let mut server = RedisServer::start();
+        server.kill();
+        let worker = Worker::start(with_redis(&server), &Arc::default()).await;
+        assert!(matches!(worker.reserve(&[rpm(1)]).await.1, Admission::Admitted { .. }));
+        assert!(matches!(worker.reserve(&[rpm(1)]).await.1, Admission::Refused(_)));
+        server.restart();
+        eventually("Redis is used", async || {
+            matches!(worker.reserve(&[rpm(1)]).await.1, Admission::Admitted { .. })
+        })
+        .await;
+        assert_eq!(server.command(&["ZCARD", "sw:{u42}:u42:rm"]).trim(), "1");
+    });
+}
+
+#[test]
+fn a_url_without_sense_is_an_error() {
+    local(async {
+        let options = Options { redis_url: Some("http//nonsense".into()), ..options() };
+        let error = Limiter::open(Shared::new(options, None)).await.err().expect("error");
+        assert!(error.to_string().starts_with("REDIS_URL is wrong"), "{error}");
+    });
+}
+
+fn upstream(limits: Vec<Limit>) -> Provider {
+    Provider {
+        id: ProviderId(7),
+        owner_id: UserId(1),
+        name: "p".into(),
+        base_url: "http://localhost".into(),
+        kind: ProviderKind::Claude,
+        credential: Vec::new(),
+        enabled: true,
+        weight: 1,
+        priority: 0,
+        groups: Vec::new(),
+        group_priorities: BTreeMap::new(),
+        cost_multiplier: Decimal::ONE,
+        redirects: Vec::new(),
+        allowed_models: Vec::new(),
+        limits,
+        max_attempts: None,
+        breaker: Breaker::default(),
+        first_byte_timeout: Duration::ZERO,
+        idle_timeout: Duration::ZERO,
+        total_timeout: Duration::ZERO,
+        level: 0,
+        custom_headers: BTreeMap::new(),
+        active: None,
+        preserve_client_ip: false,
+        disable_session_reuse: false,
+    }
+}
+
+#[test]
+fn a_provider_at_its_limit_is_known() {
+    for redis in [true, false] {
+        local(async {
+            let server = RedisServer::start();
+            let options = if redis { with_redis(&server) } else { options() };
+            let worker = Worker::start(options, &Arc::default()).await;
+            let zone = chrono_tz::UTC;
+            let money =
+                upstream(vec![Limit { measure: Measure::Usd, window: DAY, amount: 100, since_ms: None }]);
+            assert!(!worker.limiter.provider_over(&money, zone, now()));
+            let charge = |actual| {
+                let counters: Counters = limit::provider_counters(&money, zone, now());
+                let mut settlement = settlement(request(), &[], actual);
+                settlement.provider = Some((money.id, counters));
+                worker.limiter.settle(settlement);
+            };
+            charge(60);
+            charge(60);
+            eventually("over", async || worker.limiter.provider_over(&money, zone, now())).await;
+            assert_eq!(worker.limiter.provider_load(&money, zone, now()), Some(Measure::Usd));
+
+            let mut full = upstream(vec![Limit {
+                measure: Measure::Sessions,
+                window: Window::Concurrent,
+                amount: 1,
+                since_ms: None,
+            }]);
+            full.id = ProviderId(8);
+            let ask = Ask {
+                request: request(),
+                user: UserId(42),
+                now_ms: now(),
+                counters: &[],
+                estimate: NanoUsd(0),
+                session: Some("a"),
+                session_ttl: SESSION_TTL,
+            };
+            worker.limiter.provider_began(&ask, &full, zone);
+            eventually("full", async || {
+                worker.limiter.provider_load(&full, zone, now()) == Some(Measure::Sessions)
+            })
+            .await;
+            worker.stop().await;
+        });
+    }
+}
+
+#[test]
+fn what_was_handed_in_is_settled_before_the_end() {
+    local(async {
+        let server = RedisServer::start();
+        let book = Arc::default();
+        let worker = Worker::start(with_redis(&server), &book).await;
+        let counters = [usd(DAY, 10_000, now())];
+        let requests = join_all((0..500).map(|_| worker.reserve(&counters))).await;
+        for (request, _) in requests {
+            worker.settle(request, &counters, 3);
+        }
+        worker.stop().await;
+        let fresh = Worker::start(with_redis(&server), &book).await;
+        assert_eq!(fresh.counted(&counters).await, 1_500);
+    });
+}
