@@ -1,0 +1,80 @@
+//! The walk: one function shows a whole request in order, each step is a line, each step is a file.
+//!
+//! Uses everything below it (table, limit, health, store, upstream, spool, telemetry); nothing below knows it.
+
+pub mod attempt;
+pub mod body;
+pub mod caller;
+pub mod choose;
+pub mod guard;
+pub mod inbound;
+pub mod meter;
+pub mod models;
+pub mod refuse;
+pub mod relay;
+pub mod respond;
+pub mod screen;
+pub mod serve;
+
+pub use body::{Body, BodyError};
+
+use crate::config::Config;
+use crate::health::Book;
+use crate::spool::Spool;
+use crate::store::Limiter;
+use crate::table::Table;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Client;
+use choose::Rotation;
+use guard::Guard;
+use http::Request;
+use hyper::body::Incoming;
+use inbound::Budget;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What all worker threads share.
+pub struct Shared {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The routing table.
+    pub table: Table,
+    /// Health of all providers.
+    pub health: Book,
+    /// Where records go.
+    pub spool: Spool,
+    /// Cached metric handles.
+    pub metrics: Arc<Metrics>,
+    /// Request bodies in memory.
+    pub budget: Arc<Budget>,
+    /// Addresses that guess keys.
+    pub guard: Guard,
+    /// Whose turn it is among equals.
+    pub rotation: Rotation,
+}
+
+/// The proxy of one worker thread.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    limiter: Limiter,
+    client: Client,
+}
+
+impl Proxy {
+    /// For one worker thread; `limiter` and `client` belong to its runtime.
+    pub fn new(shared: Arc<Shared>, limiter: Limiter, client: Client) -> Rc<Self> {
+        Rc::new(Self { shared, limiter, client })
+    }
+
+    /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends
+    /// the request.
+    pub fn handle(
+        self: Rc<Self>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = http::Response<Body>> {
+        async move { self.serve(request, peer).await }
+    }
+}

@@ -1,0 +1,60 @@
+//! The body of every answer: whole, or a stream that owns the request's meter.
+
+use super::relay::Stream;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+/// What goes to the caller.
+pub enum Body {
+    /// Known as a whole.
+    Whole(Option<Bytes>),
+    /// Relayed frame by frame; boxed so that an answer without a stream stays small.
+    Stream(Box<Stream>),
+}
+
+/// Why a stream ended without its end: the connection is closed so that the caller notices.
+#[derive(Debug, thiserror::Error)]
+#[error("the upstream's answer broke off")]
+pub struct BodyError;
+
+impl Body {
+    /// A body that is known as a whole.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Stream(stream) => {
+                stream.poll_next(cx).map(|next| next.map(|data| data.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Stream(stream) => stream.is_end(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}

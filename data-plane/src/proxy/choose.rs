@@ -1,0 +1,191 @@
+//! Which provider next: a pure choice over table, health and what was tried before.
+//!
+//! The session's bound provider first, else the lowest priority number, then smooth weighted round robin.
+//! Never waits, never does I/O.
+
+use crate::health::{Book, Gate};
+use crate::table::Upstream;
+use contract::ids::ProviderId;
+use contract::usage::SelectedBy;
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Candidate sets whose rotation is remembered. Beyond it the memory is emptied and rotation starts anew,
+/// which costs evenness for one round and nothing else.
+const MAX_ROTATIONS: usize = 4096;
+
+/// What a choice depends on besides the table.
+#[derive(Clone, Copy)]
+pub struct Wish<'a> {
+    /// The caller's groups, as resolved.
+    pub groups: &'a [Arc<str>],
+    /// The model that the caller asked for, before any redirect; `None` where a path names none.
+    pub model: Option<&'a str>,
+    /// The session's bound provider.
+    pub bound: Option<ProviderId>,
+    /// Minute of the day in the owner's zone.
+    pub minute: u16,
+    /// Unix milliseconds.
+    pub now_ms: i64,
+}
+
+/// A provider to try.
+pub struct Choice {
+    /// Which.
+    pub upstream: Arc<Upstream>,
+    /// Why.
+    pub by: SelectedBy,
+}
+
+/// Why there is nothing (more) to try, in the words of the reason class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// No provider of the caller's groups speaks this dialect and serves this model.
+    NoProvider,
+    /// All of them are asleep.
+    Asleep {
+        /// Unix milliseconds at which the first one wakes, if any does by itself.
+        until_ms: Option<i64>,
+    },
+    /// All of them are at a limit of their own.
+    AtLimit,
+    /// Every one that could be tried was tried.
+    Tried,
+}
+
+/// The progress of one request through its candidates.
+#[derive(Default)]
+pub struct Trail {
+    tried: SmallVec<[ProviderId; 8]>,
+    last_resort_used: bool,
+}
+
+impl Trail {
+    /// Providers tried so far.
+    pub fn len(&self) -> usize {
+        self.tried.len()
+    }
+
+    /// Whether nothing was tried yet.
+    pub fn is_empty(&self) -> bool {
+        self.tried.is_empty()
+    }
+
+    /// The next provider to try. `over` says whether a provider is at a limit of its own.
+    pub fn next(
+        &mut self,
+        pool: &[Arc<Upstream>],
+        wish: &Wish<'_>,
+        health: &Book,
+        rotation: &Rotation,
+        over: impl Fn(&Upstream) -> bool,
+    ) -> Result<Choice, Nothing> {
+        let mut able: SmallVec<[&Arc<Upstream>; 16]> =
+            pool.iter().filter(|up| eligible(up, wish) && !self.tried.contains(&up.row.id)).collect();
+        if able.is_empty() {
+            return Err(if self.tried.is_empty() { Nothing::NoProvider } else { Nothing::Tried });
+        }
+        able.retain(|up| !over(up));
+        if able.is_empty() {
+            return Err(if self.tried.is_empty() { Nothing::AtLimit } else { Nothing::Tried });
+        }
+        if let Some(choice) = self.bound(&able, wish, health) {
+            return Ok(choice);
+        }
+        let mut awake = able.clone();
+        awake.retain(|up| !matches!(health.peek(up.row.id, wish.now_ms), Gate::Asleep { .. }));
+        while let Some(up) = best(&awake, wish, rotation) {
+            if !matches!(health.gate(up, wish.now_ms), Gate::Asleep { .. }) {
+                return Ok(self.take(up, SelectedBy::Initial));
+            }
+            // Another request took the one trial between the look and the step.
+            awake.retain(|other| other.row.id != up.row.id);
+        }
+        self.last_resort(&able, wish, health)
+    }
+
+    fn bound(&mut self, able: &[&Arc<Upstream>], wish: &Wish<'_>, health: &Book) -> Option<Choice> {
+        let bound = wish.bound?;
+        let up = able.iter().find(|up| up.row.id == bound && !up.row.disable_session_reuse)?;
+        let asleep = matches!(health.gate(up, wish.now_ms), Gate::Asleep { .. });
+        (!asleep).then(|| self.take(up, SelectedBy::SessionReuse))
+    }
+
+    /// Everything is asleep: the one that wakes first is tried once rather than refusing.
+    fn last_resort(&mut self, able: &[&Arc<Upstream>], wish: &Wish<'_>, health: &Book) -> Result<Choice, Nothing> {
+        let first = able
+            .iter()
+            .filter_map(|up| match health.peek(up.row.id, wish.now_ms) {
+                Gate::Asleep { until_ms } => until_ms.map(|until| (until, *up)),
+                _ => None,
+            })
+            .min_by_key(|(until, up)| (*until, up.row.id));
+        match first {
+            Some((_, up)) if !self.last_resort_used => {
+                self.last_resort_used = true;
+                Ok(self.take(up, SelectedBy::LastResort))
+            }
+            first => Err(Nothing::Asleep { until_ms: first.map(|(until, _)| until) }),
+        }
+    }
+
+    fn take(&mut self, up: &Arc<Upstream>, by: SelectedBy) -> Choice {
+        self.tried.push(up.row.id);
+        Choice { upstream: Arc::clone(up), by }
+    }
+}
+
+/// Everything about a provider that does not change within one request.
+pub fn eligible(up: &Upstream, wish: &Wish<'_>) -> bool {
+    up.row.enabled
+        && up.serves_group(wish.groups)
+        && wish.model.is_none_or(|model| up.allows_model(model))
+        && up.active_at(wish.minute)
+}
+
+fn best<'a>(awake: &[&'a Arc<Upstream>], wish: &Wish<'_>, rotation: &Rotation) -> Option<&'a Arc<Upstream>> {
+    let top = awake.iter().map(|up| up.priority_for(wish.groups)).min()?;
+    let tier: SmallVec<[&'a Arc<Upstream>; 16]> =
+        awake.iter().copied().filter(|up| up.priority_for(wish.groups) == top).collect();
+    match tier.as_slice() {
+        [only] => Some(only),
+        tier => rotation.turn(tier),
+    }
+}
+
+/// Smooth weighted round robin, remembered per set of candidates and shared by all threads, so that equal
+/// weights alternate exactly and unequal ones hold their ratio without randomness.
+#[derive(Default)]
+pub struct Rotation(Mutex<HashMap<u64, Vec<i64>>>);
+
+impl Rotation {
+    fn turn<'a>(&self, tier: &[&'a Arc<Upstream>]) -> Option<&'a Arc<Upstream>> {
+        let mut hasher = DefaultHasher::new();
+        tier.iter().for_each(|up| (up.row.id, up.row.weight).hash(&mut hasher));
+        // The lock is held for a few additions; nothing in between can panic or wait.
+        let mut sets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sets.len() >= MAX_ROTATIONS {
+            sets.clear();
+        }
+        let current = sets.entry(hasher.finish()).or_default();
+        current.resize(tier.len(), 0);
+        let mut best = 0;
+        let mut total = 0;
+        for (at, up) in tier.iter().enumerate() {
+            let weight = i64::from(up.row.weight);
+            current[at] += weight;
+            total += weight;
+            if current[at] > current[best] {
+                best = at;
+            }
+        }
+        *current.get_mut(best)? -= total;
+        tier.get(best).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+//! The caller's body: bounded, within a budget of all requests together, decompressed.
+
+use super::caller::header;
+use super::refuse::Refusal;
+use crate::config::Config;
+use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use smallvec::SmallVec;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::timeout;
+
+/// Decompressed bytes between two looks at the other tasks of this thread.
+const DECODE_STEP: usize = 64 * 1024;
+
+/// Bytes of request bodies that this process holds, over all requests.
+#[derive(Debug, Default)]
+pub struct Budget(AtomicU64);
+
+/// A part of the budget; given back when dropped.
+#[derive(Debug)]
+pub struct Share {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Share {
+    /// An empty share of `budget`.
+    pub fn new(budget: &Arc<Budget>) -> Self {
+        Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    fn grow(&mut self, bytes: usize, limit: u64) -> Result<(), Refusal> {
+        let bytes = bytes as u64;
+        let before = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
+        self.bytes += bytes;
+        if before + bytes > limit { Err(Refusal::Overloaded) } else { Ok(()) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Reads the whole body. Cancel-safe: what was read is dropped and its share given back.
+pub async fn collect(
+    config: &Config,
+    headers: &HeaderMap,
+    mut body: Incoming,
+    share: &mut Share,
+) -> Result<Bytes, Refusal> {
+    let limit = config.max_body_bytes as u64;
+    if body.size_hint().lower() > limit {
+        return Err(Refusal::BodyTooLarge { limit });
+    }
+    let mut chunks: SmallVec<[Bytes; 4]> = SmallVec::new();
+    let mut total = 0usize;
+    loop {
+        let frame = match timeout(config.body_read_timeout, body.frame()).await {
+            Err(_) => return Err(Refusal::BodyTimeout),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(Refusal::BodyUnreadable(error.to_string())),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        share.grow(data.len(), config.body_budget_bytes as u64)?;
+        total += data.len();
+        if total as u64 > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        chunks.push(data);
+    }
+    decode(config, headers, join(chunks, total), share).await
+}
+
+/// One piece of memory, without a copy where the body came in one frame.
+fn join(chunks: SmallVec<[Bytes; 4]>, total: usize) -> Bytes {
+    if let [only] = chunks.as_slice() {
+        return only.clone();
+    }
+    let mut whole = BytesMut::with_capacity(total);
+    chunks.iter().for_each(|chunk| whole.extend_from_slice(chunk));
+    whole.freeze()
+}
+
+async fn decode(config: &Config, headers: &HeaderMap, body: Bytes, share: &mut Share) -> Result<Bytes, Refusal> {
+    let Some(encoding) = header(headers, "content-encoding") else { return Ok(body) };
+    let input = body.as_ref();
+    let reader: Pin<Box<dyn AsyncRead + '_>> = match encoding.to_ascii_lowercase().as_str() {
+        "" | "identity" => return Ok(body),
+        "gzip" | "x-gzip" => Box::pin(GzipDecoder::new(input)),
+        "deflate" => Box::pin(ZlibDecoder::new(input)),
+        "br" => Box::pin(BrotliDecoder::new(input)),
+        "zstd" => Box::pin(ZstdDecoder::new(input)),
+        other => return Err(Refusal::BodyUnreadable(format!("unknown content-encoding `{other}`"))),
+    };
+    inflate(config, reader, share).await
+}
+
+async fn inflate(
+    config: &Config,
+    mut reader: Pin<Box<dyn AsyncRead + '_>>,
+    share: &mut Share,
+) -> Result<Bytes, Refusal> {
+    let limit = config.max_body_bytes as u64;
+    let mut out = BytesMut::new();
+    loop {
+        out.reserve(DECODE_STEP);
+        let read = reader
+            .read_buf(&mut out)
+            .await
+            .map_err(|error| Refusal::BodyUnreadable(format!("it does not decompress: {error}")))?;
+        if read == 0 {
+            return Ok(out.freeze());
+        }
+        share.grow(read, config.body_budget_bytes as u64)?;
+        if out.len() as u64 > limit {
+            return Err(Refusal::BodyTooLarge { limit });
+        }
+        tokio::task::yield_now().await;
+    }
+}

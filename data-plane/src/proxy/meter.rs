@@ -1,0 +1,352 @@
+//! The one guard that ends every request. Whatever happens — answer, refusal, hang-up, cut, panic — it is
+//! finished exactly once: usage priced, reservation settled, health told, record in the spool.
+//!
+//! It is owned by the walk until the head of the answer goes out, then by the body. Everything it does at
+//! the end is synchronous and bounded, because the end may be a drop.
+
+use super::Shared;
+use super::caller::Caller;
+use crate::config::BillAborted;
+use crate::health::Verdict;
+use crate::limit::{self, Counters};
+use crate::store::{Limiter, Settlement};
+use crate::table::{Snapshot, Upstream};
+use crate::telemetry::{self, trace};
+use contract::ids::{ProviderId, RequestId};
+use contract::money::{NanoUsd, Price};
+use contract::usage::{Attempt, Dialect, Outcome, TokenCounts, UsageRecord, UsageSource};
+use llm::EndpointKind;
+use llm::usage::UsageScanner;
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Status of a request whose caller hung up; nginx's number, known to every log reader.
+pub const STATUS_ABORTED: u16 = 499;
+/// Status of a request whose answer broke off after its first byte.
+pub const STATUS_CUT: u16 = 502;
+
+/// What is known of a request before any provider is asked.
+pub struct Opening {
+    /// Identity of the record.
+    pub id: RequestId,
+    /// Unix milliseconds.
+    pub started_at_ms: i64,
+    /// The same instant, for durations.
+    pub started: Instant,
+    /// Who calls.
+    pub caller: Caller,
+    /// The table that the request is pinned to.
+    pub table: Arc<Snapshot>,
+    /// Caller's protocol.
+    pub dialect: Dialect,
+    /// How the path is treated.
+    pub kind: EndpointKind,
+    /// Path without query.
+    pub endpoint: String,
+    /// Asked for; empty where the path names none.
+    pub model: String,
+    /// Whether the caller wants a stream.
+    pub streamed: bool,
+    /// Conversation.
+    pub session: Option<Arc<str>>,
+    /// Caller's program.
+    pub user_agent: Option<String>,
+    /// Caller's address.
+    pub client_ip: String,
+    /// Body bytes read.
+    pub request_bytes: u64,
+    /// Items of the conversation.
+    pub messages_count: u32,
+}
+
+/// The guard.
+pub struct Meter {
+    shared: Arc<Shared>,
+    limiter: Limiter,
+    opening: Opening,
+    /// Present from admission to settlement.
+    reserved: Option<Counters>,
+    upstream: Option<Arc<Upstream>>,
+    upstream_model: Option<String>,
+    attempts: Vec<Attempt>,
+    scanner: Option<UsageScanner>,
+    response_bytes: u64,
+    first_byte: Option<Instant>,
+    priority_tier: bool,
+    blocked: Option<(String, String)>,
+    span: tracing::Span,
+    finished: bool,
+}
+
+impl Meter {
+    /// Starts measuring. From here on exactly one record follows, unless [`Meter::disarm`] is called.
+    pub fn new(shared: &Arc<Shared>, limiter: &Limiter, opening: Opening, span: tracing::Span) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            limiter: limiter.clone(),
+            opening,
+            reserved: None,
+            upstream: None,
+            upstream_model: None,
+            attempts: Vec::new(),
+            scanner: None,
+            response_bytes: 0,
+            first_byte: None,
+            priority_tier: false,
+            blocked: None,
+            span,
+            finished: false,
+        }
+    }
+
+    /// What was known at the start.
+    pub fn opening(&self) -> &Opening {
+        &self.opening
+    }
+
+    /// The request's span.
+    pub fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
+    /// The request was admitted against these counters; they are settled at the end.
+    pub fn admitted(&mut self, counters: Counters) {
+        self.reserved = Some(counters);
+    }
+
+    /// A request that was refused at admission leaves no record and holds nothing.
+    pub fn disarm(mut self) {
+        self.finished = true;
+    }
+
+    /// A content rule refused it.
+    pub fn blocked(&mut self, by: &str, reason: String) {
+        self.blocked = Some((by.to_owned(), reason));
+    }
+
+    /// An attempt begins: its provider is the record's provider until another one is tried.
+    pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str) {
+        self.upstream = Some(Arc::clone(upstream));
+        self.upstream_model = Some(model.to_owned());
+    }
+
+    /// An attempt ended; a line of the decision trail.
+    pub fn tried(&mut self, attempt: Attempt) {
+        self.attempts.push(attempt);
+    }
+
+    /// How many attempts there were.
+    pub fn attempts(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// The answer begins: what follows is scanned for usage.
+    pub fn answering(&mut self, scanner: UsageScanner, priority_tier: bool) {
+        self.scanner = Some(scanner);
+        self.priority_tier = priority_tier;
+    }
+
+    /// The scanner of the running answer.
+    pub fn scanner(&mut self) -> Option<&mut UsageScanner> {
+        self.scanner.as_mut()
+    }
+
+    /// Bytes go to the caller.
+    pub fn sent(&mut self, bytes: usize) {
+        self.response_bytes += bytes as u64;
+        if self.first_byte.is_none() {
+            self.first_byte = Some(Instant::now());
+        }
+    }
+
+    /// Ends the request. The first call counts, later ones do nothing.
+    pub fn finish(&mut self, outcome: Outcome, status: u16, error: Option<String>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let usage = self.usage(outcome);
+        let bill = self.bill(outcome, &usage);
+        self.settle(outcome, bill.cost);
+        self.tell_health(outcome);
+        let record = self.record(outcome, status, error, usage, bill);
+        trace::finish_request(&self.span, &record);
+        self.shared.metrics.finished(&record);
+        telemetry::access(&record);
+        if let Err(error) = self.shared.spool.append(&record) {
+            self.shared.metrics.record_lost();
+            tracing::error!(request_id = %record.id, %error, "a usage record could not be written to the spool");
+        }
+    }
+
+    fn usage(&mut self, outcome: Outcome) -> Usage {
+        let Some(scanner) = self.scanner.take() else { return Usage::none() };
+        let seen = scanner.finish();
+        let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
+        let (tokens, source) = if !billed || !self.opening.kind.is_metered() {
+            (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })
+        } else {
+            // What the upstream did not report was used all the same: the input as sent, the output as seen.
+            seen.or_estimated(self.opening.request_bytes)
+        };
+        Usage { tokens, source, response_model: seen.response_model }
+    }
+
+    fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {
+        let multiplier = self.upstream.as_ref().map_or(Decimal::ONE, |up| up.row.cost_multiplier);
+        let free = match outcome {
+            Outcome::Completed => !self.opening.kind.is_metered(),
+            Outcome::Aborted | Outcome::Cut => usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free,
+            Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Internal => true,
+        };
+        if free {
+            return Bill { cost: Some(Decimal::ZERO), multiplier, ..Bill::default() };
+        }
+        let Some((model, price)) = self.price() else { return Bill { multiplier, ..Bill::default() } };
+        let cost = price.cost(&usage.tokens, multiplier, self.priority_tier);
+        let parts = cost.parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
+        Bill { cost: Some(cost.total), parts, multiplier, model: Some(model) }
+    }
+
+    /// The price of the model that is billed: asked for or redirected, by the owner's choice; the other one
+    /// if that has none.
+    fn price(&self) -> Option<(String, &Price)> {
+        let asked = Some(self.opening.model.as_str());
+        let sent = self.upstream_model.as_deref();
+        let owner = self.opening.table.owner(self.opening.caller.user.owner_id);
+        let order = if owner.bill_redirected { [sent, asked] } else { [asked, sent] };
+        order.into_iter().flatten().find_map(|model| {
+            let price = self.opening.table.price(model).filter(|price| price.is_priced())?;
+            Some((model.to_owned(), price))
+        })
+    }
+
+    fn settle(&mut self, outcome: Outcome, cost: Option<Decimal>) {
+        let Some(counters) = self.reserved.take() else { return };
+        let served = outcome == Outcome::Completed;
+        let provider = self.upstream.as_ref().filter(|up| !up.row.limits.is_empty()).map(|up| {
+            let zone = self.opening.table.owner(up.row.owner_id).time_zone;
+            (up.row.id, limit::provider_counters(&up.row, zone, self.opening.started_at_ms))
+        });
+        let bind = self.upstream.as_ref().filter(|up| served && !up.row.disable_session_reuse).map(|up| up.row.id);
+        self.limiter.settle(Settlement {
+            request: self.opening.id,
+            user: self.opening.caller.user.id,
+            now_ms: self.opening.started_at_ms + elapsed_ms(self.opening.started),
+            counters,
+            actual: cost.filter(|cost| !cost.is_zero()).map(NanoUsd::from_usd),
+            session: self.opening.session.clone(),
+            bind,
+            provider,
+        });
+    }
+
+    fn tell_health(&self, outcome: Outcome) {
+        let Some(upstream) = &self.upstream else { return };
+        let verdict = match outcome {
+            Outcome::Completed => Verdict::Success,
+            Outcome::Cut => Verdict::Failure,
+            // Failed attempts were told one by one; a hang-up or a refusal says nothing about the provider.
+            Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Aborted | Outcome::Internal => {
+                Verdict::Neutral
+            }
+        };
+        self.shared.health.record(upstream, &verdict, self.opening.started_at_ms + elapsed_ms(self.opening.started));
+    }
+
+    fn record(
+        &mut self,
+        outcome: Outcome,
+        status: u16,
+        error: Option<String>,
+        usage: Usage,
+        bill: Bill,
+    ) -> UsageRecord {
+        let opening = &mut self.opening;
+        let (blocked_by, blocked_reason) = self.blocked.take().unzip();
+        let ttft = self.first_byte.map(|at| millis(at.duration_since(opening.started).as_millis()));
+        UsageRecord {
+            id: opening.id,
+            proxy_id: self.shared.config.proxy_id.clone(),
+            started_at_ms: opening.started_at_ms,
+            owner_id: opening.caller.user.owner_id,
+            user_id: opening.caller.user.id,
+            key_id: opening.caller.key.id,
+            provider_id: self.upstream.as_ref().map(|up| -> ProviderId { up.row.id }),
+            session_id: opening.session.as_deref().map(str::to_owned),
+            dialect: opening.dialect,
+            endpoint: std::mem::take(&mut opening.endpoint),
+            model: std::mem::take(&mut opening.model),
+            upstream_model: self.upstream_model.take(),
+            response_model: usage.response_model,
+            billed_model: bill.model,
+            streamed: opening.streamed,
+            outcome,
+            status,
+            error,
+            blocked_by,
+            blocked_reason,
+            tokens: usage.tokens,
+            usage_source: usage.source,
+            cost: bill.cost,
+            cost_parts: bill.parts,
+            cost_multiplier: bill.multiplier,
+            generation: opening.table.generation,
+            duration_ms: millis(opening.started.elapsed().as_millis()),
+            ttft_ms: ttft,
+            attempts: std::mem::take(&mut self.attempts),
+            user_agent: opening.user_agent.take(),
+            client_ip: Some(std::mem::take(&mut opening.client_ip)),
+            trace_id: trace::trace_id(&self.span),
+            request_bytes: opening.request_bytes,
+            response_bytes: self.response_bytes,
+            messages_count: opening.messages_count,
+        }
+    }
+}
+
+impl Drop for Meter {
+    /// The caller hung up: hyper dropped the handler or the body before its end.
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let (outcome, status) = if std::thread::panicking() {
+            (Outcome::Internal, 500)
+        } else {
+            (Outcome::Aborted, STATUS_ABORTED)
+        };
+        self.finish(outcome, status, None);
+    }
+}
+
+struct Usage {
+    tokens: TokenCounts,
+    source: UsageSource,
+    response_model: Option<String>,
+}
+
+impl Usage {
+    fn none() -> Self {
+        Self { tokens: TokenCounts::default(), source: UsageSource::None, response_model: None }
+    }
+}
+
+#[derive(Default)]
+struct Bill {
+    cost: Option<Decimal>,
+    parts: BTreeMap<String, Decimal>,
+    multiplier: Decimal,
+    model: Option<String>,
+}
+
+/// Milliseconds since `start`.
+pub fn elapsed_ms(start: Instant) -> i64 {
+    i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Saturates after 49 days.
+pub fn millis(value: u128) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,65 @@
+//! `GET /v1/models`: the models that the caller's providers serve and that the caller may use.
+
+use super::body::Body;
+use super::caller::Caller;
+use super::refuse::{Refusal, json};
+use crate::table::{Snapshot, Upstream};
+use contract::table::{MatchType, ProviderKind};
+use contract::usage::Dialect;
+use http::{Response, StatusCode};
+use llm::dialect::Route;
+use llm::models::Model;
+use std::collections::BTreeSet;
+
+/// The list, or one entry of it where the path names a model, in the caller's form.
+pub fn answer(table: &Snapshot, caller: &Caller, route: &Route<'_>) -> Response<Body> {
+    // When a model became known is not kept; a constant keeps the answer the same over all proxies.
+    let models: Vec<Model> = names(table, caller).into_iter().map(|id| Model { id, created: 0 }).collect();
+    let Some(id) = route.model_id() else {
+        return json(StatusCode::OK, llm::models::render_list(route.dialect, &models));
+    };
+    match llm::models::render_one(route.dialect, &models, id) {
+        Some(body) => json(StatusCode::OK, body),
+        None => Refusal::UnknownUpstream(id.to_owned()).response(route.dialect),
+    }
+}
+
+fn names(table: &Snapshot, caller: &Caller) -> BTreeSet<String> {
+    let groups = caller.groups();
+    let mut names = BTreeSet::new();
+    for dialect in Dialect::ALL {
+        let pool = table.upstreams(caller.user.owner_id, *dialect);
+        for up in pool.iter().filter(|up| up.row.enabled && up.serves_group(groups)) {
+            served(table, up, &mut names);
+        }
+    }
+    let allowed = &caller.user.allowed_models;
+    if !allowed.is_empty() {
+        names.retain(|name| allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name)));
+    }
+    names
+}
+
+/// What one provider serves: its allow list where it has one, else the priced models of its vendor; and
+/// the names that it redirects.
+fn served(table: &Snapshot, up: &Upstream, names: &mut BTreeSet<String>) {
+    if up.row.allowed_models.is_empty() {
+        names.extend(table.priced_models().filter(|model| of_kind(up.row.kind, model)).map(str::to_owned));
+    }
+    let rules = up.row.allowed_models.iter();
+    let exact = rules.filter(|rule| rule.match_type == MatchType::Exact).map(|rule| &rule.pattern);
+    names.extend(exact.cloned());
+    let sources = up.row.redirects.iter().filter(|rule| rule.match_type == MatchType::Exact);
+    names.extend(sources.map(|rule| rule.pattern.clone()).filter(|model| up.allows_model(model)));
+}
+
+/// Whether a provider of this kind can be expected to know a model, by the vendor's naming.
+fn of_kind(kind: ProviderKind, model: &str) -> bool {
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
+    match kind {
+        ProviderKind::Claude | ProviderKind::ClaudeAuth => starts(&["claude"]),
+        ProviderKind::Codex => starts(&["gpt", "o1", "o3", "o4", "codex", "chatgpt"]),
+        ProviderKind::Gemini | ProviderKind::GeminiCli => starts(&["gemini", "gemma", "imagen", "veo"]),
+        ProviderKind::OpenAiCompatible => !starts(&["claude", "gemini"]),
+    }
+}

@@ -1,0 +1,152 @@
+//! The answer on its way to the caller: each frame goes out at once, a view of it goes to the scanner.
+//!
+//! The record is written before the caller can know that the answer is complete: before the frame with the
+//! protocol's end marker, before the last byte of a known length, before the end of a chunked body. A proxy
+//! that is killed right after has lost nothing.
+
+use super::body::BodyError;
+use super::meter::{Meter, STATUS_CUT};
+use crate::upstream;
+use bytes::Bytes;
+use contract::usage::{Dialect, Outcome};
+use http_body::{Body as _, SizeHint};
+use llm::error_body::{ErrorBody, ErrorKind};
+use llm::sse::HoldBack;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+/// A relayed answer.
+pub struct Stream {
+    /// Frames that were held back until the answer was known to be one; already scanned and filtered.
+    held: VecDeque<Bytes>,
+    /// `None` once it ended.
+    upstream: Option<upstream::Body>,
+    meter: Meter,
+    /// Set for event streams, which need their own end marker and can carry an error event.
+    events: Option<Dialect>,
+    /// Drops the usage chunk that this proxy asked for and the caller did not.
+    filter: Option<HoldBack>,
+    status: u16,
+    outcome: Outcome,
+    /// Bytes still to come, where the upstream said how many.
+    length: Option<u64>,
+}
+
+/// What a relay starts from.
+pub struct Start {
+    /// Frames held back so far.
+    pub held: VecDeque<Bytes>,
+    /// The rest.
+    pub upstream: upstream::Body,
+    /// The guard.
+    pub meter: Meter,
+    /// For event streams.
+    pub events: Option<Dialect>,
+    /// See [`Stream::filter`].
+    pub filter: Option<HoldBack>,
+    /// Sent to the caller.
+    pub status: u16,
+    /// If all goes well.
+    pub outcome: Outcome,
+    /// Content length.
+    pub length: Option<u64>,
+}
+
+impl Stream {
+    /// A relay over what was opened.
+    pub fn new(start: Start) -> Self {
+        let Start { held, upstream, meter, events, filter, status, outcome, length } = start;
+        let mut stream =
+            Self { held: VecDeque::new(), upstream: Some(upstream), meter, events, filter, status, outcome, length };
+        held.into_iter().for_each(|data| stream.take_in(data));
+        // A short answer may lie here as a whole; then its record is due before its first byte.
+        stream.finish_if_complete();
+        stream
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_end(&self) -> bool {
+        self.held.is_empty() && self.upstream.is_none()
+    }
+
+    /// Exact where the upstream named a length and the bytes pass unchanged.
+    pub fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// The next bytes for the caller.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            if let Some(data) = self.held.pop_front() {
+                return Poll::Ready(Some(Ok(self.count(data))));
+            }
+            let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
+            match ready!(Pin::new(upstream).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if let Some(scanner) = self.meter.scanner() {
+                        scanner.feed(&data);
+                    }
+                    self.finish_if_complete();
+                    self.take_in(data);
+                }
+                Some(Err(failure)) => return Poll::Ready(self.broke(&failure.to_string())),
+                None => return Poll::Ready(self.ended()),
+            }
+        }
+    }
+
+    /// Through the filter, if there is one.
+    fn take_in(&mut self, data: Bytes) {
+        match &mut self.filter {
+            Some(filter) => self.held.extend(filter.feed(&data)),
+            None => self.held.push_back(data),
+        }
+    }
+
+    fn count(&mut self, data: Bytes) -> Bytes {
+        self.meter.sent(data.len());
+        if let Some(length) = &mut self.length {
+            *length = length.saturating_sub(data.len() as u64);
+        }
+        data
+    }
+
+    fn finish_if_complete(&mut self) {
+        let last_byte = self.upstream.as_ref().is_some_and(|body| body.is_end_stream());
+        let marker = self.meter.scanner().is_some_and(|scanner| scanner.terminal());
+        if marker || (last_byte && self.events.is_none()) {
+            self.meter.finish(self.outcome, self.status, None);
+        }
+    }
+
+    /// The upstream's body ended.
+    fn ended(&mut self) -> Option<Result<Bytes, BodyError>> {
+        let complete = self.events.is_none() || self.meter.scanner().is_none_or(|scanner| scanner.ended());
+        if !complete {
+            return self.broke("the stream ended without its end marker");
+        }
+        self.upstream = None;
+        self.meter.finish(self.outcome, self.status, None);
+        self.filter.as_mut().and_then(HoldBack::finish).map(Ok)
+    }
+
+    /// The answer broke off after bytes were sent: an error event where the dialect has one, else the
+    /// connection is closed. Never a clean end.
+    fn broke(&mut self, why: &str) -> Option<Result<Bytes, BodyError>> {
+        self.upstream = None;
+        let told = self.meter.scanner().is_some_and(|scanner| scanner.error().is_some());
+        self.meter.finish(Outcome::Cut, STATUS_CUT, Some(why.to_owned()));
+        let Some(dialect) = self.events else { return Some(Err(BodyError)) };
+        if told {
+            // The upstream's own error event has passed already.
+            return None;
+        }
+        let text = format!("the upstream's answer broke off: {why}");
+        let error = ErrorBody::new(STATUS_CUT, ErrorKind::Api, text).with_code("upstream_cut");
+        let event = llm::error_body::stream_error_event(dialect, &error);
+        // A half-written event before it must not swallow it: an empty line ends whatever was open.
+        Some(Ok([b"\n\n".as_slice(), &event].concat().into()))
+    }
+}

@@ -1,0 +1,97 @@
+//! Heads of answers: the few paths answered here, and what of an upstream's head goes to the caller.
+
+use super::attempt::Answer;
+use super::body::Body;
+use super::meter::Meter;
+use super::relay::{Start, Stream};
+use crate::config::{Config, QuotaStatus};
+use bytes::Bytes;
+use contract::table::Measure;
+use contract::usage::{AttemptResult, Outcome};
+use llm::sse::HoldBack;
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+
+/// Names the record of a request, for people who look one up.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-switchyard-request-id");
+
+/// Headers that belong to one connection, or that say something about the body that may no longer hold.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    header::TRAILER,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Paths that need no credential: the reachability probe of Claude Code, and a ping.
+pub fn local(head: &Parts) -> Option<Response<Body>> {
+    let read = head.method == Method::GET || head.method == Method::HEAD;
+    match head.uri.path() {
+        "/" if read => Some(Response::new(Body::whole(Bytes::new()))),
+        "/v1/_ping" if read => {
+            let mut response = Response::new(Body::whole(Bytes::from_static(b"pong")));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            Some(response)
+        }
+        _ => None,
+    }
+}
+
+/// 429 for rates and sessions; for money what `QUOTA_STATUS` says.
+pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
+    match measure {
+        Measure::Usd => match config.quota_status {
+            QuotaStatus::PaymentRequired => StatusCode::PAYMENT_REQUIRED,
+            QuotaStatus::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+        },
+        Measure::Requests | Measure::Sessions => StatusCode::TOO_MANY_REQUESTS,
+    }
+}
+
+/// The upstream's answer as the caller gets it; the body takes the meter along.
+pub fn relay(answer: Answer, mut meter: Meter, inject_usage: bool) -> Response<Body> {
+    let Answer { mut head, held, body, scanner, events, result } = answer;
+    strip(&mut head.headers);
+    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    let filter = (inject_usage && events).then(HoldBack::default);
+    if filter.is_some() {
+        head.headers.remove(header::CONTENT_LENGTH);
+    }
+    if let Ok(id) = HeaderValue::from_str(&meter.opening().id.to_string()) {
+        head.headers.insert(REQUEST_ID, id);
+    }
+    let priority = scanner.service_tier() == Some("priority");
+    let dialect = meter.opening().dialect;
+    meter.answering(scanner, priority);
+    let outcome = if result == AttemptResult::ClientError { Outcome::Rejected } else { Outcome::Completed };
+    let start = Start {
+        held,
+        upstream: body,
+        meter,
+        events: events.then_some(dialect),
+        length: length.filter(|_| filter.is_none()),
+        filter,
+        status: head.status.as_u16(),
+        outcome,
+    };
+    Response::from_parts(head, Body::Stream(Box::new(Stream::new(start))))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    // `Connection` can name further headers of this hop.
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.into_iter().chain(named) {
+        headers.remove(name);
+    }
+}

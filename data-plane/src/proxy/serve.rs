@@ -1,0 +1,377 @@
+//! The steps of one request, in order. See walk 1 in ARCHITECTURE.md.
+
+use super::attempt::{Answer, Exchange, Fault, Then};
+use super::caller::{Caller, authenticate, header};
+use super::choose::{Choice, Nothing, Trail, Wish};
+use super::inbound::{self, Share};
+use super::meter::{Meter, Opening, elapsed_ms, millis};
+use super::refuse::Refusal;
+use super::screen::screen;
+use super::{Body, Proxy, models, respond};
+use crate::config::Config;
+use crate::limit;
+use crate::store::{Admission, Ask as Claim};
+use crate::table::Snapshot;
+use crate::telemetry::trace;
+use bytes::Bytes;
+use chrono::Timelike;
+use contract::ids::{ProviderId, RequestId};
+use contract::usage::{Attempt, AttemptResult, Dialect, Outcome, SelectedBy};
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use llm::dialect::{EndpointKind, Route};
+use llm::request::Ask;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest User-Agent that is kept.
+const MAX_USER_AGENT: usize = 256;
+
+impl Proxy {
+    /// THE WALK.
+    pub(super) async fn serve(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+        let started = Instant::now();
+        let (head, body) = request.into_parts();
+        if let Some(answer) = respond::local(&head) {
+            return answer;
+        }
+        let route = llm::dialect::route(head.method.as_str(), head.uri.path(), &|name| header(&head.headers, name));
+        let dialect = route.as_ref().map_or(Dialect::OpenAi, |route| route.dialect);
+        let answer = match route {
+            None => {
+                let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
+                Err(Refusal::NoRoute { method, path })
+            }
+            Some(route) => self.routed(&head, body, route, peer, started).await,
+        };
+        answer.unwrap_or_else(|refusal| {
+            refusal.count(&self.shared.metrics);
+            refusal.response(dialect)
+        })
+    }
+
+    async fn routed(
+        &self,
+        head: &Parts,
+        body: Incoming,
+        route: Route<'_>,
+        peer: SocketAddr,
+        started: Instant,
+    ) -> Result<Response<Body>, Refusal> {
+        let table = self.shared.table.load_full();
+        if table.generation.0 == 0 {
+            return Err(Refusal::NotReady);
+        }
+        let now_ms = now_ms();
+        let address = client_ip(&self.shared.config, head, peer);
+        if let Some(left) = self.shared.guard.blocked(address, now_ms) {
+            return Err(Refusal::Guessing(Duration::from_millis(left)));
+        }
+        let caller = authenticate(&table, head, now_ms).inspect_err(|refusal| {
+            if matches!(refusal, Refusal::UnknownKey) {
+                self.shared.guard.failed(&self.shared.config, address, now_ms);
+            }
+        })?;
+        if route.kind.is_local() {
+            return Ok(models::answer(&table, &caller, &route));
+        }
+        let mut share = Share::new(&self.shared.budget);
+        let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
+        let ask = read(head, &route, &body)?;
+        allowed(&caller, head, ask.as_ref())?;
+        let opening = opening(head, &body, ask.as_ref(), Seen { route, caller, table, address, started, now_ms });
+        let span = trace::request_span(head, opening.dialect, &opening.model);
+        let mut meter = Meter::new(&self.shared, &self.limiter, opening, span);
+        if let Some(words) = meter.opening().table.words(meter.opening().caller.user.owner_id)
+            && let Err(refusal) = screen(words, &body)
+        {
+            meter.blocked("sensitive_word", refusal.to_string());
+            meter.finish(Outcome::Blocked, refusal.status().as_u16(), Some(refusal.to_string()));
+            return Err(refusal);
+        }
+        let bound = match self.admit(&mut meter, ask.as_ref()).await {
+            Ok(bound) => bound,
+            Err(refusal) => {
+                meter.disarm();
+                return Err(refusal);
+            }
+        };
+        let inject_usage = ask.as_ref().is_some_and(|ask| {
+            route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
+        });
+        let exchange =
+            Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage };
+        let answer = match self.first_answer(&exchange, &mut meter, bound).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                meter.finish(Outcome::Exhausted, refusal.status().as_u16(), Some(refusal.to_string()));
+                return Err(refusal);
+            }
+        };
+        drop(share);
+        Ok(respond::relay(answer, meter, inject_usage))
+    }
+
+    /// All limits at once, and the session's bound provider.
+    async fn admit(&self, meter: &mut Meter, ask: Option<&Ask<'_>>) -> Result<Option<ProviderId>, Refusal> {
+        let opening = meter.opening();
+        if !opening.kind.is_metered() {
+            return Ok(None);
+        }
+        let caller = &opening.caller;
+        let zone = opening.table.owner(caller.user.owner_id).time_zone;
+        let counters = limit::counters(&caller.key, &caller.user, zone, opening.started_at_ms);
+        if self.shared.spool.is_full() && counters.iter().any(limit::Counter::is_money) {
+            return Err(Refusal::SpoolFull);
+        }
+        let estimate = limit::estimate(
+            opening.table.price(&opening.model),
+            llm::estimate::tokens(opening.request_bytes),
+            ask.and_then(|ask| ask.max_output),
+            rust_decimal::Decimal::ONE,
+        );
+        let claim = Claim {
+            request: opening.id,
+            user: caller.user.id,
+            now_ms: opening.started_at_ms,
+            counters: &counters,
+            estimate,
+            session: opening.session.as_deref(),
+            session_ttl: self.shared.config.session_ttl,
+        };
+        match self.limiter.reserve(&claim).await {
+            Admission::Admitted { bound } => {
+                meter.admitted(counters);
+                Ok(bound)
+            }
+            Admission::Refused(refusal) => {
+                let status = respond::limit_status(&self.shared.config, refusal.measure);
+                Err(Refusal::Limited(Box::new(refusal), status))
+            }
+        }
+    }
+
+    /// Provider after provider until one answers. Only before the first byte goes to the caller.
+    async fn first_answer(
+        &self,
+        exchange: &Exchange<'_>,
+        meter: &mut Meter,
+        bound: Option<ProviderId>,
+    ) -> Result<Answer, Refusal> {
+        let table = Arc::clone(&meter.opening().table);
+        let mut trail = Trail::default();
+        let mut last: Option<Fault> = None;
+        let mut only_unknown = true;
+        loop {
+            if trail.len() >= self.shared.config.max_providers_per_request as usize
+                || meter.opening().started.elapsed() >= self.shared.config.failover_timeout
+            {
+                return Err(unavailable(Nothing::Tried, last, only_unknown));
+            }
+            let choice = match self.choose(&table, meter.opening(), &mut trail, bound) {
+                Ok(choice) => choice,
+                Err(nothing) => return Err(unavailable(nothing, last, only_unknown)),
+            };
+            match self.try_provider(exchange, meter, &choice).await {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => {
+                    only_unknown &= fault.result == AttemptResult::NotFound;
+                    last = Some(fault);
+                }
+            }
+        }
+    }
+
+    fn choose(
+        &self,
+        table: &Snapshot,
+        opening: &Opening,
+        trail: &mut Trail,
+        bound: Option<ProviderId>,
+    ) -> Result<Choice, Nothing> {
+        let owner = opening.caller.user.owner_id;
+        let now_ms = opening.started_at_ms + elapsed_ms(opening.started);
+        let wish = Wish {
+            groups: opening.caller.groups(),
+            model: Some(opening.model.as_str()).filter(|model| !model.is_empty()),
+            bound,
+            minute: minute_of_day(now_ms, table.owner(owner).time_zone),
+            now_ms,
+        };
+        let zone = table.owner(owner).time_zone;
+        trail.next(
+            table.upstreams(owner, opening.dialect),
+            &wish,
+            &self.shared.health,
+            &self.shared.rotation,
+            |up| !up.row.limits.is_empty() && self.limiter.provider_over(&up.row, zone, now_ms),
+        )
+    }
+
+    /// All attempts at one provider.
+    async fn try_provider(
+        &self,
+        exchange: &Exchange<'_>,
+        meter: &mut Meter,
+        choice: &Choice,
+    ) -> Result<Answer, Fault> {
+        let config = &self.shared.config;
+        let up = &choice.upstream;
+        let asked = meter.opening().model.clone();
+        let model = up.redirect(&asked).to_owned();
+        let tries = up.row.max_attempts.unwrap_or(config.max_attempts_per_provider).max(1);
+        meter.trying(up, &model);
+        for left in (0..tries).rev() {
+            let began = Instant::now();
+            let at_ms = now_ms();
+            let span = trace::attempt_span(meter.span(), up, &model);
+            let outcome = self.attempt(exchange, up, &model, &span).await;
+            let (mut result, status, detail) = match &outcome {
+                Ok(answer) => (answer.result, Some(answer.head.status.as_u16()), String::new()),
+                Err(fault) => (fault.result, fault.status, fault.detail.clone()),
+            };
+            if result == AttemptResult::Success && meter.attempts() > 0 {
+                result = AttemptResult::RetrySuccess;
+            }
+            trace::finish_attempt(&span, status, &detail);
+            self.shared.metrics.attempted(up.row.kind, result);
+            meter.tried(Attempt {
+                provider_id: up.row.id,
+                provider_name: up.row.name.clone(),
+                result,
+                selected_by: choice.by,
+                status,
+                detail,
+                started_at_ms: at_ms,
+                duration_ms: millis(began.elapsed().as_millis()),
+                model: model.clone(),
+            });
+            let fault = match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let again = fault.then == Then::Again && left > 0 && choice.by != SelectedBy::LastResort;
+            if !again {
+                self.shared.health.record(up, &fault.verdict, now_ms());
+                return Err(fault);
+            }
+            tokio::time::sleep(config.retry_pause).await;
+        }
+        unreachable!("the last turn of the loop returns")
+    }
+}
+
+/// The members that a gateway must see. Bodies that are not JSON (uploads) pass unread.
+fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Option<Ask<'a>>, Refusal> {
+    let json = header(&head.headers, "content-type").is_none_or(|kind| kind.contains("json"));
+    if body.is_empty() && !route.kind.needs_model() {
+        return Ok(None);
+    }
+    if !json && !route.kind.needs_model() {
+        return Ok(None);
+    }
+    let ask = llm::request::parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
+    if route.kind.needs_model() && ask.model.as_deref().is_none_or(str::is_empty) {
+        return Err(Refusal::BodyInvalid("`model` is missing".to_owned()));
+    }
+    Ok(Some(ask))
+}
+
+fn allowed(caller: &Caller, head: &Parts, ask: Option<&Ask<'_>>) -> Result<(), Refusal> {
+    let user = &caller.user;
+    if let Some(model) = ask.and_then(|ask| ask.model.as_deref()) {
+        let models = &user.allowed_models;
+        if !models.is_empty() && !models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)) {
+            return Err(Refusal::ModelNotAllowed(model.to_owned()));
+        }
+    }
+    if user.allowed_clients.is_empty() && user.blocked_clients.is_empty() {
+        return Ok(());
+    }
+    let agent = header(&head.headers, "user-agent").unwrap_or_default().to_ascii_lowercase();
+    let is = |pattern: &String| agent.contains(&pattern.to_ascii_lowercase());
+    let listed = user.allowed_clients.is_empty() || user.allowed_clients.iter().any(is);
+    if listed && !user.blocked_clients.iter().any(is) { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
+}
+
+struct Seen<'a> {
+    route: Route<'a>,
+    caller: Caller,
+    table: Arc<Snapshot>,
+    address: IpAddr,
+    started: Instant,
+    now_ms: i64,
+}
+
+fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>) -> Opening {
+    let Seen { route, caller, table, address, started, now_ms } = seen;
+    let key = caller.key.id.0;
+    let session = ask
+        .filter(|_| route.kind.has_session())
+        .and_then(|ask| llm::session::session_id(ask, &|name| header(&head.headers, name), body, key))
+        .map(|id| Arc::from(id.as_str()));
+    let user_agent = header(&head.headers, "user-agent").map(|agent| {
+        let end = agent.floor_char_boundary(MAX_USER_AGENT.min(agent.len()));
+        agent[..end].to_owned()
+    });
+    Opening {
+        id: RequestId::new(now_ms, rand::random()),
+        started_at_ms: now_ms,
+        started,
+        caller,
+        table,
+        dialect: route.dialect,
+        kind: route.kind,
+        endpoint: head.uri.path().to_owned(),
+        model: ask.and_then(|ask| ask.model.as_deref()).unwrap_or_default().to_owned(),
+        streamed: ask.is_some_and(|ask| ask.stream),
+        session,
+        user_agent,
+        client_ip: address.to_string(),
+        request_bytes: body.len() as u64,
+        messages_count: ask.map_or(0, |ask| ask.messages_count),
+    }
+}
+
+fn unavailable(nothing: Nothing, last: Option<Fault>, only_unknown: bool) -> Refusal {
+    if let Some(fault) = last {
+        if only_unknown {
+            return Refusal::UnknownUpstream(fault.detail);
+        }
+        let text = format!("no provider could serve the request; the last one said: {}", fault.detail);
+        return Refusal::Unavailable { class: "all_providers_failed", text, retry_after: Some(Duration::from_secs(1)) };
+    }
+    let (class, text) = match nothing {
+        Nothing::NoProvider | Nothing::Tried => {
+            ("no_available_providers", "no provider of your groups serves this model")
+        }
+        Nothing::Asleep { .. } => ("circuit_breaker_open", "all providers for this model are resting after failures"),
+        Nothing::AtLimit => ("rate_limit_exceeded", "all providers for this model are at their limits"),
+    };
+    let retry_after = match nothing {
+        Nothing::Asleep { until_ms: Some(until) } => {
+            Some(Duration::from_millis(u64::try_from(until - now_ms()).unwrap_or(0)))
+        }
+        _ => None,
+    };
+    Refusal::Unavailable { class, text: text.to_owned(), retry_after }
+}
+
+fn minute_of_day(now_ms: i64, zone: chrono_tz::Tz) -> u16 {
+    let now = chrono::DateTime::from_timestamp_millis(now_ms).unwrap_or_default().with_timezone(&zone);
+    u16::try_from(now.hour() * 60 + now.minute()).unwrap_or(0)
+}
+
+/// The caller's address: the connection's, or behind a load balancer that is trusted the one that it saw,
+/// the last of `X-Forwarded-For` (the earlier ones are whatever the caller wrote).
+fn client_ip(config: &Config, head: &Parts, peer: SocketAddr) -> IpAddr {
+    let forwarded = || header(&head.headers, "x-forwarded-for")?.rsplit(',').next()?.trim().parse().ok();
+    if config.trust_forwarded_for { forwarded().unwrap_or(peer.ip()) } else { peer.ip() }
+}
+
+/// Unix milliseconds.
+pub fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}

@@ -1,0 +1,166 @@
+//! Nothing lost, nothing invented: torn ends, restarts, acknowledgements, the bound, many threads.
+
+use super::*;
+use contract::ids::{Generation, KeyId, RequestId, UserId};
+use contract::usage::{Dialect, Outcome, TokenCounts, UsageSource};
+use std::collections::BTreeMap;
+use std::fs;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("spool-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn open(&self) -> Spool {
+        self.open_with(1 << 20, 1 << 30)
+    }
+
+    fn open_with(&self, segment_bytes: u64, max_bytes: u64) -> Spool {
+        Spool::open(&Options { folder: self.0.clone(), max_bytes, segment_bytes }).expect("open")
+    }
+
+    fn newest(&self) -> PathBuf {
+        let entries = fs::read_dir(&self.0).expect("list").flatten().map(|entry| entry.path());
+        let segments = entries.filter(|path| path.extension().is_some_and(|kind| kind == "seg"));
+        segments.filter(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0)).max().expect("a segment")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn record(number: i64) -> UsageRecord {
+    UsageRecord {
+        id: RequestId::new(number, [7; 10]),
+        proxy_id: "p".to_owned(),
+        started_at_ms: number,
+        owner_id: UserId(1),
+        user_id: UserId(2),
+        key_id: KeyId(3),
+        provider_id: None,
+        session_id: None,
+        dialect: Dialect::Anthropic,
+        endpoint: "/v1/messages".to_owned(),
+        model: "m".to_owned(),
+        upstream_model: None,
+        response_model: None,
+        billed_model: None,
+        streamed: false,
+        outcome: Outcome::Completed,
+        status: 200,
+        error: None,
+        blocked_by: None,
+        blocked_reason: None,
+        tokens: TokenCounts::default(),
+        usage_source: UsageSource::Reported,
+        cost: None,
+        cost_parts: BTreeMap::new(),
+        cost_multiplier: rust_decimal::Decimal::ONE,
+        generation: Generation(1),
+        duration_ms: 1,
+        ttft_ms: None,
+        attempts: Vec::new(),
+        user_agent: None,
+        client_ip: None,
+        trace_id: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        messages_count: 0,
+    }
+}
+
+async fn all(spool: &Spool) -> Vec<i64> {
+    let batch = spool.next_batch(usize::MAX, Duration::ZERO).await;
+    batch.records.iter().map(|record| record.started_at_ms).collect()
+}
+
+#[tokio::test]
+async fn acknowledged_records_never_come_back_and_others_always_do() {
+    let folder = Folder::new("ack");
+    let spool = folder.open_with(300, 1 << 30);
+    (1..=20).for_each(|number| spool.append(&record(number)).expect("append"));
+    let batch = spool.next_batch(7, Duration::from_secs(1)).await;
+    assert_eq!(batch.records.len(), 7);
+    assert_eq!(all(&spool).await.len(), 20, "reading takes nothing out");
+    spool.acknowledge(batch.position);
+    assert_eq!(spool.depth().records, 13);
+    drop(spool);
+    let spool = folder.open_with(300, 1 << 30);
+    assert_eq!(all(&spool).await, (8..=20).collect::<Vec<_>>());
+    assert_eq!(spool.depth().records, 13);
+    assert_eq!(spool.depth().oldest_ms, Some(8));
+    let rest = spool.next_batch(100, Duration::ZERO).await;
+    spool.acknowledge(rest.position);
+    spool.append(&record(21)).expect("append");
+    assert_eq!(all(&spool).await, [21]);
+    assert_eq!(spool.depth().records, 1);
+    assert!(fs::read_dir(&folder.0).expect("list").count() <= 4, "old segments are deleted");
+}
+
+#[tokio::test]
+async fn a_torn_end_costs_only_the_torn_record() {
+    let folder = Folder::new("torn");
+    let spool = folder.open();
+    (1..=3).for_each(|number| spool.append(&record(number)).expect("append"));
+    let whole = fs::read(folder.newest()).expect("read");
+    let newest = folder.newest();
+    drop(spool);
+    let last = whole.len() / 3 * 2;
+    for cut in last..whole.len() {
+        fs::write(&newest, &whole[..cut]).expect("tear");
+        let spool = folder.open();
+        assert_eq!(all(&spool).await, [1, 2], "cut at {cut}");
+        spool.append(&record(4)).expect("append");
+        assert_eq!(all(&spool).await, [1, 2, 4], "cut at {cut}");
+        drop(spool);
+        let entries = fs::read_dir(&folder.0).expect("list").flatten().map(|entry| entry.path());
+        entries.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).for_each(|path| {
+            fs::remove_file(path).expect("remove");
+        });
+    }
+}
+
+#[test]
+fn the_bound_is_said_before_it_is_enforced() {
+    let folder = Folder::new("bound");
+    let size = frame::encode(&pb::UsageRecord::from(&record(1))).len() as u64;
+    let spool = folder.open_with(1 << 20, size * 8);
+    for number in 0..8 {
+        assert!(!spool.is_full());
+        spool.append(&record(number)).expect("below the bound");
+    }
+    assert!(spool.is_full());
+    (8..10).for_each(|number| spool.append(&record(number)).expect("the reserve"));
+    assert!(matches!(spool.append(&record(10)), Err(Error::Full)));
+}
+
+#[tokio::test]
+async fn many_threads_append_whole_records() {
+    let folder = Folder::new("threads");
+    let spool = folder.open_with(4096, 1 << 30);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let spool = spool.clone();
+            scope.spawn(move || (0..250).for_each(|n| spool.append(&record(thread * 1000 + n)).expect("append")));
+        }
+    });
+    let mut seen = all(&spool).await;
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 1000);
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let folder = Folder::new("owner");
+    let _spool = folder.open();
+    let second = Spool::open(&Options { folder: folder.0.clone(), max_bytes: 1, segment_bytes: 1 });
+    assert!(matches!(second, Err(Error::InUse(_))));
+}
