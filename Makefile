@@ -1,6 +1,6 @@
 # The commands a person needs. Everything lives in deploy/local/; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status clean-data test lint fmt
+.PHONY: help up down status clean-data test bench lint fmt
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ clean-data: ## stop everything and delete its data under .local/
 
 test: ## everything from the format check to end-to-end tests
 	@./deploy/local/test.sh
+
+bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method" or "profile")
+	@./deploy/local/bench.sh $(ARGS)
 
 lint: ## only the static checks of `make test`
 	@./deploy/local/test.sh lint

@@ -13,7 +13,7 @@ pub const EVENTS: usize = 50;
 
 /// A request of about 1 KB.
 pub fn small(session: &str, stream: bool) -> Vec<u8> {
-    body(&words(720), None, session, stream)
+    body(&words(790), None, session, stream)
 }
 
 /// A first turn of Claude Code: 76 KB, `model` first, `metadata` at byte 44,000, `stream` last.

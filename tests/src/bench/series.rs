@@ -11,7 +11,7 @@ const SETTLE: Duration = Duration::from_millis(30);
 /// A slice in which more than this share of the requests failed measures something else.
 const FAILED: f64 = 0.001;
 /// How often a disturbed pair is tried again, per pair that is wanted.
-const PATIENCE: usize = 3;
+const PATIENCE: usize = 2;
 
 /// What CPU time is divided by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
