@@ -27,6 +27,7 @@ const DATA_PLANE: Floors = &[
 const CONTROL_PLANE: Floors = &[
     ("config", 1),
     ("tasks", 1),
+    ("telemetry", 2),
     ("db", 2),
     ("rules", 2),
     ("compile", 3),
@@ -35,11 +36,13 @@ const CONTROL_PLANE: Floors = &[
     ("jobs", 4),
     ("api", 4),
     ("console", 4),
-    ("telemetry", 5),
+    ("ops", 5),
     ("app", 5),
 ];
 /// Neighbours that never import each other: they meet only in `app`.
 const APART: &[(&str, &[&str])] = &[("control-plane", &["publish", "ingest", "jobs", "api"])];
+/// But for these arrows: a write wakes the reconciler and the fleet's view asks the subscribers, through handles.
+const ARROWS: &[(&str, &str)] = &[("api", "publish")];
 const FILE_CAP: usize = 500;
 const TEST_FILE_CAP: usize = 800;
 
@@ -141,7 +144,8 @@ fn upward(package: &str, floors: Floors) -> Result<Vec<String>> {
         };
         for to in imports(&source) {
             let is_above = floor(&to).is_some_and(|floor| floor > own);
-            let is_neighbour = to != from && apart.contains(&from) && apart.contains(&to.as_str());
+            let is_drawn = to == from || ARROWS.contains(&(from, to.as_str()));
+            let is_neighbour = !is_drawn && apart.contains(&from) && apart.contains(&to.as_str());
             if is_above || is_neighbour {
                 wrong.push(format!("{path}: `{from}` imports `{to}`"));
             }
@@ -191,7 +195,7 @@ fn files_are_short_have_a_head_and_no_mod_rs() -> Result<()> {
             if lines > cap && !is_generated {
                 wrong.push(format!("{path}: {lines} lines"));
             }
-            if !source.starts_with("//!") && !is_generated {
+            if !source.starts_with("//!") && !is_generated && !path.ends_with("/tests.rs") {
                 wrong.push(format!("{path}: no `//!` head"));
             }
             if path.ends_with("/mod.rs") {

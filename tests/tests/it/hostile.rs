@@ -15,6 +15,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const MIB: usize = 1024 * 1024;
+/// Names and values.
+type Headers = &'static [(&'static str, &'static str)];
 /// Longer than any timeout that these tests set.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -134,7 +136,7 @@ async fn bodies_over_the_bound_are_refused_in_the_callers_dialect() -> Result<()
 async fn malformed_bodies_are_the_callers_fault() -> Result<()> {
     let scene = Scene::open(small()).await?;
     let deep = format!("{{\"model\":\"{CLAUDE}\",\"max_tokens\":1,\"messages\":{}", "[".repeat(200_000));
-    let bodies: [(&str, &[(&str, &str)], Vec<u8>); 12] = [
+    let bodies: [(&str, Headers, Vec<u8>); 12] = [
         ("nothing", &[], Vec::new()),
         ("an open brace", &[], b"{".to_vec()),
         ("truncated", &[], br#"{"model":"claude-t","max_tokens":10,"messages":[{"role":"us"#.to_vec()),

@@ -181,7 +181,8 @@ async fn credentials_come_in_four_places_and_only_once() -> Result<()> {
     let url = format!("{}/v1/messages", scene.fleet.proxies[0].url());
     let key = scene.key.as_str();
     let bearer = format!("Bearer {key}");
-    let cases: [(&str, &[(&str, &str)], u16, &str); 9] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16, &'a str);
+    let cases: [Case<'_>; 9] = [
         ("", &[("authorization", &bearer)], 200, ""),
         ("", &[("x-api-key", key)], 200, ""),
         ("", &[("x-goog-api-key", key)], 200, ""),
