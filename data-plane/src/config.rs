@@ -113,6 +113,13 @@ settings! {
     /// Settlements that may wait for Redis per worker; beyond, they are counted as lost.
     "SETTLE_QUEUE" settle_queue: usize = "16384";
 
+    /// Settlements that may wait per worker for Redis to come back; beyond, the oldest are counted as lost.
+    "SETTLE_BACKLOG" settle_backlog: usize = "65536";
+    /// Longest wait for the control plane's sums when a money counter is seen for the first time.
+    "LEDGER_TIMEOUT" ledger_timeout: Duration = "500ms";
+    /// How long the reservation of a proxy that died holds; above the longest answer promised.
+    "RESERVATION_TTL" reservation_ttl: Duration = "15m";
+
     /// Bound of the spool; at it, traffic with a money limit is refused rather than records lost.
     "SPOOL_MAX_BYTES" spool_max_bytes: u64 = "1073741824";
     /// Size at which a spool segment is closed and the next begun.
@@ -134,6 +141,8 @@ settings! {
     "HEADER_READ_TIMEOUT" header_read_timeout: Duration = "10s";
     /// How long a caller's connection may rest between two requests.
     "KEEP_ALIVE_TIMEOUT" keep_alive_timeout: Duration = "120s";
+    /// How long an answer may wait for a caller who takes no bytes.
+    "SEND_TIMEOUT" send_timeout: Duration = "120s";
     /// Largest request head; beyond: 431.
     "MAX_HEADER_BYTES" max_header_bytes: usize = "65536";
     /// Most headers of a request; beyond: 431.

@@ -5,7 +5,7 @@ mod logging;
 pub mod metrics;
 pub mod trace;
 
-pub use logging::{Guard, Settings, start};
+pub use logging::{Error, Guard, Settings, start};
 
 use contract::usage::UsageRecord;
 

@@ -105,6 +105,10 @@ pub struct Metrics {
     pub sections_refused: Counter,
     /// Tables taken into use.
     pub table_updates: Counter,
+    /// 1 while the table in use came from this proxy's disk.
+    pub table_from_disk: Gauge,
+    /// Sections and rows that are refused now.
+    pub table_rejected: Gauge,
 }
 
 impl Metrics {
@@ -121,6 +125,7 @@ impl Metrics {
 
     fn on(recorder: &PrometheusRecorder) -> Self {
         list::describe(recorder);
+        register_others(recorder);
         let dialects: Vec<_> = Dialect::ALL.iter().map(|case| case.as_str()).collect();
         let outcomes: Vec<_> = Outcome::ALL.iter().map(|case| case.as_str()).collect();
         let results: Vec<_> = AttemptResult::ALL.iter().map(|case| case.as_str()).collect();
@@ -184,6 +189,8 @@ impl Metrics {
             control_connects: plain(names::CONTROL_CONNECTS),
             sections_refused: plain(names::SECTIONS_REFUSED),
             table_updates: plain(names::TABLE_UPDATES),
+            table_from_disk: gauge(names::TABLE_FROM_DISK),
+            table_rejected: gauge(names::TABLE_REJECTED),
         }
     }
 
@@ -257,6 +264,13 @@ impl Drop for Running {
 /// The position of a word; unknown ones share the last, `other`.
 fn case_of(cases: &[&str], word: &str) -> usize {
     cases.iter().position(|case| *case == word).unwrap_or(cases.len() - 1)
+}
+
+/// Metrics that `store` reaches through the macros; registered so that they stand on the page from the start.
+fn register_others(recorder: &PrometheusRecorder) {
+    gauge(recorder, names::SETTLEMENTS_WAITING).set(0.0);
+    ByCase::new(recorder, names::STORE_ERRORS, "kind", &["timeout", "disconnected", "protocol"]);
+    ByCase::new(recorder, names::COUNTERS_SEEDED, "source", &["ledger", "provisional"]);
 }
 
 const METADATA: Metadata<'static> = Metadata::new("data_plane", Level::INFO, None);

@@ -6,10 +6,12 @@ use super::failure::{Failure, FailureClass, Stage};
 use super::pool::Pool;
 use super::tls::Tls;
 use crate::table::Upstream;
+use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -26,6 +28,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long names are remembered.
     pub names_ttl: Duration,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The upstream client of one traffic thread; must be used within its `LocalSet`.
@@ -33,6 +37,7 @@ pub struct Client {
     connector: Connector,
     pool: Rc<Pool>,
     connect_timeout: Duration,
+    metrics: Arc<Metrics>,
 }
 
 /// A failed exchange, and whether it is known or likely that the upstream never took the request up.
@@ -48,6 +53,7 @@ impl Client {
             connector: Connector::new(settings.tls, settings.names_ttl),
             pool: Pool::new(settings.max_idle, settings.keep_alive),
             connect_timeout: settings.connect_timeout,
+            metrics: settings.metrics,
         }
     }
 
@@ -55,6 +61,16 @@ impl Client {
     /// from the moment the connection stands. A resting connection that turns out to be closed, with no byte
     /// of an answer, is replaced by a fresh one once. Cancel-safe: dropping the future closes the connection.
     pub async fn send(
+        &self,
+        up: &Upstream,
+        request: Request<Full<Bytes>>,
+        head_timeout: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let sent = self.sent(up, request, head_timeout).await;
+        sent.inspect_err(|failure| self.metrics.upstream_failed(failure.class.as_str()))
+    }
+
+    async fn sent(
         &self,
         up: &Upstream,
         request: Request<Full<Bytes>>,
@@ -90,6 +106,7 @@ impl Client {
         reused: bool,
     ) -> Result<Response<Body>, Broken> {
         connection.expect_answer();
+        self.metrics.upstream_connection(reused);
         let answer = connection.sender.send_request(request);
         let answered = match Instant::now().checked_add(head_timeout) {
             Some(deadline) if !head_timeout.is_zero() => timeout_at(deadline, answer).await,

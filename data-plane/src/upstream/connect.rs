@@ -27,8 +27,6 @@ use url::{Host, Position, Url};
 
 /// Most of an answer that is buffered before it is asked for; also the largest head of an answer.
 const MAX_BUFFER: usize = 64 * 1024;
-/// Most headers of an answer.
-const MAX_HEADERS: usize = 128;
 /// Names that are remembered; far more than there are providers. Beyond, all are forgotten.
 const MAX_NAMES: usize = 4096;
 
@@ -113,7 +111,6 @@ impl Connector {
         let link = Link { io, received: Rc::clone(&received) };
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
-            .max_headers(MAX_HEADERS)
             .handshake(TokioIo::new(link))
             .await
             .map_err(|error| Failure::from_hyper(&error))?;

@@ -57,6 +57,9 @@ metrics! {
     LIMITER_FALLBACKS Counter "limiter_fallbacks_total" [] "Reservations counted in memory because Redis did not answer.";
     LIMITER_SECONDS Histogram "limiter_seconds" [] "One reservation in Redis.";
     SETTLEMENTS_LOST Counter "settlements_lost_total" [] "Settlements dropped because their queue was full.";
+    SETTLEMENTS_WAITING Gauge "settlements_waiting" [] "Settlements that wait for Redis to come back.";
+    STORE_ERRORS Counter "store_errors_total" ["kind"] "Commands to Redis that failed.";
+    COUNTERS_SEEDED Counter "counters_seeded_total" ["source"] "Money counters that Redis did not know and that were seeded.";
     RECORDS_LOST Counter "records_lost_total" [] "Usage records the spool did not take. Above 0 is an alarm.";
     SPOOL_RECORDS Gauge "spool_records" [] "Usage records that wait for the control plane.";
     SPOOL_BYTES Gauge "spool_bytes" [] "Size of the spool on disk.";
@@ -66,6 +69,8 @@ metrics! {
     REPORT_FAILURES Counter "report_failures_total" [] "Reports that failed and are sent again.";
     TABLE_GENERATION Gauge "table_generation" [] "Generation of the routing table in use.";
     TABLE_UPDATES Counter "table_updates_total" [] "Routing tables taken into use.";
+    TABLE_FROM_DISK Gauge "table_from_disk" [] "1 while the routing table in use is the one kept on this proxy's disk.";
+    TABLE_REJECTED Gauge "table_rejected" [] "Sections and rows of the routing table that are refused now.";
     SECTIONS_REFUSED Counter "sections_refused_total" [] "Pushed sections that were not valid; the old ones stay.";
     CONFIG_STALE Gauge "config_stale_seconds" [] "Since the control plane was last heard.";
     CONTROL_CONNECTED Gauge "control_connected" [] "1 while the configuration stream stands.";

@@ -1,0 +1,146 @@
+use super::*;
+use crate::upstream::tests::{provider, upstream};
+use contract::table::Provider;
+use contract::usage::Dialect;
+use llm::dialect::EndpointKind;
+use std::collections::BTreeMap;
+
+const ROUTE: Route<'static> =
+    Route { dialect: Dialect::Anthropic, kind: EndpointKind::Messages, tail: "/messages" };
+
+fn head(headers: &[(&str, &str)]) -> Parts {
+    let mut request = Request::post("/v1/messages?beta=true&key=sk-client");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+fn sent(row: Provider, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    request(&upstream(row), &ROUTE, &head(headers), Bytes::from_static(b"{}")).unwrap()
+}
+
+fn all(headers: &HeaderMap) -> BTreeMap<&str, &str> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect()
+}
+
+#[test]
+fn credentials_by_kind_and_host() {
+    use ProviderKind::*;
+    let bearer = |token: &str| (Some(format!("Bearer {token}")), None, None);
+    let own = Some("s3cret".to_owned());
+    let both = (Some("Bearer s3cret".to_owned()), own.clone(), None);
+    let oauth = r#"{"access_token":"ya29.tok","refresh_token":"r"}"#;
+    let cases = [
+        (Claude, "https://api.anthropic.com", "s3cret", both.clone()),
+        (Claude, "https://claude.example.com", "s3cret", both.clone()),
+        (Claude, "https://relay.example.com", "s3cret", bearer("s3cret")),
+        (Claude, "https://my-gateway.example.com", "s3cret", bearer("s3cret")),
+        (Claude, "https://openrouter.ai/api", "s3cret", bearer("s3cret")),
+        (Claude, "https://proxy.anthropic.com", "s3cret", both.clone()),
+        (Claude, "https://proxyanthropic.com", "s3cret", both),
+        (Claude, "https://aws-external-anthropic.us-east-1.api.aws", "s3cret", (None, own.clone(), None)),
+        (ClaudeAuth, "https://api.anthropic.com", "s3cret", bearer("s3cret")),
+        (Codex, "https://x.example", "s3cret", bearer("s3cret")),
+        (OpenAiCompatible, "https://x.example", "s3cret", bearer("s3cret")),
+        (Gemini, "https://x.example", "s3cret", (None, None, own)),
+        (Gemini, "https://x.example", oauth, bearer("ya29.tok")),
+        (GeminiCli, "https://x.example", oauth, bearer("ya29.tok")),
+        (GeminiCli, "https://x.example", "s3cret", bearer("s3cret")),
+    ];
+    for (kind, base, secret, expected) in cases {
+        let up = Upstream::new(
+            Provider { kind, base_url: base.to_owned(), ..provider(1) },
+            crate::table::Secret::new(secret),
+        )
+        .unwrap();
+        let request = request(&up, &ROUTE, &head(&[("x-api-key", "sk-client")]), Bytes::new()).unwrap();
+        let value = |name: &str| {
+            request.headers().get(name).map(|value| {
+                assert!(value.is_sensitive());
+                value.to_str().unwrap().to_owned()
+            })
+        };
+        let found = (value("authorization"), value("x-api-key"), value("x-goog-api-key"));
+        assert_eq!(found, expected, "{kind:?} at {base}");
+    }
+}
+
+#[test]
+fn only_what_the_upstream_may_see_is_passed_on() {
+    let request = sent(
+        Provider { base_url: "https://x.example:8443/api".into(), kind: ProviderKind::Codex, ..provider(1) },
+        &[
+            ("host", "gateway.internal"),
+            ("authorization", "Bearer sk-client"),
+            ("x-goog-api-key", "sk-client"),
+            ("cookie", "session=1"),
+            ("connection", "keep-alive, X-Hop"),
+            ("x-hop", "1"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "12"),
+            ("content-encoding", "zstd"),
+            ("accept-encoding", "gzip, br"),
+            ("x-forwarded-for", "10.1.2.3"),
+            ("cf-connecting-ip", "10.1.2.3"),
+            ("forwarded", "for=10.1.2.3"),
+            ("anthropic-version", "2023-06-01"),
+            ("anthropic-beta", "a"),
+            ("user-agent", "claude-cli/2"),
+            ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            ("content-type", "application/json"),
+        ],
+    );
+    let expected = BTreeMap::from([
+        ("host", "x.example:8443"),
+        ("authorization", "Bearer s3cret"),
+        ("accept-encoding", "identity"),
+        ("anthropic-version", "2023-06-01"),
+        ("anthropic-beta", "a"),
+        ("user-agent", "claude-cli/2"),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ("content-type", "application/json"),
+    ]);
+    assert_eq!(all(request.headers()), expected);
+    assert_eq!(request.uri(), "/api/v1/messages?beta=true");
+}
+
+#[test]
+fn the_callers_address_passes_where_wanted() {
+    let row = Provider { preserve_client_ip: true, ..provider(1) };
+    let request = sent(row, &[("x-forwarded-for", "10.1.2.3"), ("x-real-ip", "10.1.2.3")]);
+    assert_eq!(request.headers()["x-forwarded-for"], "10.1.2.3");
+    assert_eq!(request.headers()["x-real-ip"], "10.1.2.3");
+}
+
+#[test]
+fn several_values_of_one_header_stay_several() {
+    let request = sent(provider(1), &[("anthropic-beta", "a"), ("anthropic-beta", "b")]);
+    let betas: Vec<_> = request.headers().get_all("anthropic-beta").iter().collect();
+    assert_eq!(betas, ["a", "b"]);
+}
+
+#[test]
+fn custom_headers_replace_but_not_ours() {
+    let custom =
+        [("X-Team", "blue"), ("User-Agent", "ua"), ("Authorization", "Bearer evil"), ("Host", "evil")];
+    let custom = custom.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let request = sent(Provider { custom_headers: custom, ..provider(1) }, &[("user-agent", "claude-cli/2")]);
+    assert_eq!(request.headers()["x-team"], "blue");
+    assert_eq!(request.headers()["user-agent"], "ua");
+    assert_eq!(request.headers()["authorization"], "Bearer s3cret");
+    assert_eq!(request.headers()["host"], "api.example");
+}
+
+#[test]
+fn settings_that_fit_into_no_request_are_named_without_their_value() {
+    let custom = BTreeMap::from([("X-Team".to_owned(), "a\nb".to_owned())]);
+    let up = upstream(Provider { custom_headers: custom, ..provider(1) });
+    let failure = request(&up, &ROUTE, &head(&[]), Bytes::new()).unwrap_err();
+    assert_eq!(failure.to_string(), "the request could not be formed (a custom header)");
+    assert!(!failure.retry);
+    let up = Upstream::new(provider(1), crate::table::Secret::new("s3\ncret")).unwrap();
+    let failure = request(&up, &ROUTE, &head(&[]), Bytes::new()).unwrap_err();
+    assert!(!failure.to_string().contains("s3"), "{failure}");
+}

@@ -1,0 +1,42 @@
+use super::*;
+use crate::telemetry::metrics::Metrics;
+use arc_swap::ArcSwap;
+use http_body_util::BodyExt;
+use tokio::sync::watch;
+
+async fn text(answer: Response<Full<Bytes>>) -> (u16, String) {
+    let status = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(bytes.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn readiness_tells_the_truth() {
+    let (ready, is_ready) = watch::channel(false);
+    let ops = Ops {
+        proxy_id: "p1".into(),
+        page: Metrics::install().1,
+        table: Snapshot::empty(),
+        health: Book::new(),
+        watching: Watching { ready: is_ready, status: Arc::<ArcSwap<Status>>::default() },
+        draining: Arc::default(),
+    };
+    let get = async |path: &str| text(ops.answer(&Method::GET, path)).await;
+    assert_eq!(get("/livez").await.0, 200);
+    assert_eq!(get("/readyz").await, (503, "no routing table yet\n".into()));
+    ready.send_replace(true);
+    assert_eq!(get("/readyz").await, (200, "ready\n".into()));
+    ops.draining.store(true, Ordering::Relaxed);
+    assert_eq!(get("/readyz").await, (503, "draining\n".into()));
+    assert_eq!(get("/livez").await.0, 200);
+
+    let (status, page) = get("/metrics").await;
+    assert!(status == 200 && page.contains("switchyard_proxy_connections"));
+    let (status, dump) = get("/table").await;
+    assert_eq!(status, 200);
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    assert_eq!(dump["generation"], 0);
+    assert_eq!(dump["control"]["source"], "nowhere");
+    assert_eq!(get("/else").await.0, 404);
+    assert_eq!(text(ops.answer(&Method::POST, "/livez")).await.0, 405);
+}

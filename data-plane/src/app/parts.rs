@@ -1,0 +1,129 @@
+//! Settings of the parts, out of the one list of settings; what all traffic threads share.
+
+use super::Error;
+use crate::config::Config;
+use crate::health::Book;
+use crate::proxy;
+use crate::spool::Spool;
+use crate::store::{self, Ledger};
+use crate::table::Snapshot;
+use crate::tasks::Tasks;
+use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::{self, Tls};
+use crate::{server, spool};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// What one traffic thread is made from.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) proxy: Arc<proxy::Shared>,
+    pub(super) limits: Arc<store::Shared>,
+    pub(super) upstream: upstream::Settings,
+    connections: Arc<Semaphore>,
+}
+
+impl Common {
+    pub(super) fn new(
+        config: &Arc<Config>,
+        metrics: &Arc<Metrics>,
+        ledger: Arc<dyn Ledger>,
+    ) -> Result<Self, Error> {
+        let spool = Spool::open(&spooling(config)).map_err(Error::Spool)?;
+        let shared = proxy::Shared {
+            config: Arc::clone(config),
+            table: Snapshot::empty(),
+            health: Book::new(),
+            spool,
+            metrics: Arc::clone(metrics),
+            budget: Arc::default(),
+            rotation: Default::default(),
+            guard: Default::default(),
+        };
+        Ok(Self {
+            proxy: Arc::new(shared),
+            limits: store::Shared::new(counting(config), Some(ledger)),
+            upstream: upstream::Settings {
+                tls: Tls::new(config.upstream_ca_file.as_deref())?,
+                connect_timeout: config.connect_timeout,
+                keep_alive: config.upstream_keep_alive,
+                max_idle: config.upstream_max_idle,
+                names_ttl: config.dns_ttl,
+                metrics: Arc::clone(metrics),
+            },
+            connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+        })
+    }
+
+    pub(super) fn server(&self, hurry: CancellationToken) -> server::Settings {
+        let config = &self.proxy.config;
+        server::Settings {
+            header_read_timeout: config.header_read_timeout,
+            keep_alive_timeout: config.keep_alive_timeout,
+            send_timeout: config.send_timeout,
+            max_header_bytes: config.max_header_bytes,
+            max_headers: config.max_headers,
+            connections: Arc::clone(&self.connections),
+            drain_timeout: config.drain_timeout,
+            hurry,
+            metrics: Arc::clone(&self.proxy.metrics),
+        }
+    }
+}
+
+pub(super) fn telemetry(config: &Config) -> telemetry::Settings {
+    telemetry::Settings {
+        format: config.log_format,
+        level: config.log_level.clone(),
+        access: config.access_log,
+        otlp: config.otlp_endpoint.as_ref().map(ToString::to_string),
+        service: config.otel_service_name.clone(),
+        instance: config.proxy_id.clone(),
+    }
+}
+
+fn counting(config: &Config) -> store::Options {
+    store::Options {
+        redis_url: config.redis_url.as_ref().map(|url| url.expose().to_owned()),
+        redis_timeout: config.redis_timeout,
+        ledger_timeout: config.ledger_timeout,
+        session_ttl: config.session_ttl,
+        reservation_ttl: config.reservation_ttl,
+        settle_queue: config.settle_queue,
+        settle_backlog: config.settle_backlog,
+        ..store::Options::default()
+    }
+}
+
+/// Puts the spool's depth on the metrics page.
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts and bytes stay far below 2^53")]
+pub(super) fn measure(spool: &Spool, metrics: &Metrics) {
+    let depth = spool.depth();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    metrics.spool_records.set(depth.records as f64);
+    metrics.spool_bytes.set(depth.bytes as f64);
+    metrics.spool_oldest_seconds.set(depth.oldest_ms.map_or(0.0, |at| (now_ms - at).max(0) as f64 / 1000.0));
+    metrics.spool_full.set(f64::from(u8::from(spool.is_full())));
+}
+
+fn spooling(config: &Config) -> spool::Options {
+    spool::Options {
+        folder: config.data_dir.join("spool"),
+        max_bytes: config.spool_max_bytes,
+        segment_bytes: config.spool_segment_bytes,
+    }
+}
+
+/// Forces the spool to disk from time to time; what a power cut can take is one interval.
+pub(super) async fn sync(spool: Spool, interval: Duration, tasks: Tasks) {
+    loop {
+        tokio::time::sleep(interval).await;
+        let spool = spool.clone();
+        if let Some(Err(error)) = tasks.blocking("spool-sync", move || spool.sync()).await {
+            tracing::error!(%error, "the spool cannot be forced to disk");
+        }
+    }
+}

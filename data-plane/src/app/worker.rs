@@ -1,0 +1,115 @@
+//! One traffic thread: its own runtime, listener, limiter and upstream connections. Nothing on it is shared
+//! except through [`Common`].
+
+use super::parts::Common;
+use super::{Error, Stop};
+use crate::proxy::Proxy;
+use crate::server::Server;
+use crate::store::{self, Limiter, Settler};
+use crate::tasks;
+use crate::upstream::Client;
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+/// Threads for name look-ups, per traffic thread; each look-up blocks one.
+const BLOCKING_THREADS: usize = 8;
+/// How long the last settlements may take.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Starts one thread per listener and waits until each stands.
+pub(super) fn start(
+    listeners: Vec<TcpListener>,
+    common: &Common,
+    stop: &Stop,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let (stands, standing) = mpsc::channel();
+    let count = listeners.len();
+    let mut threads = Vec::with_capacity(count);
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let (common, stop, stands) = (common.clone(), stop.clone(), stands.clone());
+        let thread = std::thread::Builder::new().name(format!("traffic-{index}"));
+        threads.push(thread.spawn(move || {
+            if let Err(error) = run(listener, &common, &stop, &stands) {
+                // Without this thread the proxy would go on with less; better to say so and end.
+                tracing::error!(%error, "a traffic thread cannot run");
+                stop.drain.cancel();
+            }
+        })?);
+    }
+    drop(stands);
+    for _ in 0..count {
+        match standing.recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(failed(stop, threads, error.into())),
+            Err(_) => {
+                return Err(failed(stop, threads, io::Error::other("a traffic thread ended at once").into()));
+            }
+        }
+    }
+    Ok(threads)
+}
+
+fn failed(stop: &Stop, threads: Vec<JoinHandle<()>>, error: Error) -> Error {
+    stop.drain.cancel();
+    stop.hurry.cancel();
+    for thread in threads {
+        // Its own end is in the log; the first error is what is reported.
+        let _ = thread.join();
+    }
+    error
+}
+
+type Stands = mpsc::Sender<Result<(), store::OpenError>>;
+
+fn run(listener: TcpListener, common: &Common, stop: &Stop, stands: &Stands) -> io::Result<()> {
+    let runtime =
+        runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+    let local = LocalSet::new();
+    local.block_on(&runtime, async {
+        match Limiter::open(common.limits.clone()).await {
+            Ok((limiter, settler)) => {
+                let _ = stands.send(Ok(()));
+                serve(listener, common, stop, limiter, settler).await
+            }
+            Err(error) => {
+                let _ = stands.send(Err(error));
+                Ok(())
+            }
+        }
+    })
+}
+
+async fn serve(
+    listener: TcpListener,
+    common: &Common,
+    stop: &Stop,
+    limiter: Limiter,
+    settler: Settler,
+) -> io::Result<()> {
+    let (settled, all_settled) = oneshot::channel::<()>();
+    tasks::spawn_local("settler", async move {
+        settler.run().await;
+        drop(settled);
+    });
+    let client = Client::new(common.upstream.clone());
+    let proxy = Proxy::new(common.proxy.clone(), limiter, client);
+    let handler = move |request, peer| Rc::clone(&proxy).handle(request, peer);
+    let server = Server::new(common.server(stop.hurry.clone()));
+    let cut = server.run(listener, handler, stop.drain.clone()).await?;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut at the drain deadline");
+    }
+    // The proxy is gone and with it the limiter: the settler ends when its queue is empty.
+    if timeout(SETTLE_TIMEOUT, all_settled).await.is_err() {
+        tracing::warn!("the last settlements did not reach Redis; their reservations expire");
+    }
+    Ok(())
+}

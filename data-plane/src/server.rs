@@ -1,0 +1,238 @@
+//! The callers' side of a traffic thread: accepts (TCP_NODELAY, one listener per thread on the same port), serves
+//! HTTP/1 with a limit on every wait, and drains. What a request means is the handler's affair.
+
+mod connection;
+
+use crate::tasks;
+use crate::telemetry::metrics::Metrics;
+use connection::{Service, State};
+use futures_util::FutureExt;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+/// Connections that the kernel may hold until a thread accepts them.
+const BACKLOG: i32 = 4096;
+/// Pause after the process ran out of file handles; accepting again at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all servers of a process share.
+#[derive(Clone)]
+pub struct Settings {
+    /// From the first byte of a request's head to its last.
+    pub header_read_timeout: Duration,
+    /// Between two requests.
+    pub keep_alive_timeout: Duration,
+    /// For a caller to take bytes.
+    pub send_timeout: Duration,
+    /// Largest request head.
+    pub max_header_bytes: usize,
+    /// Most headers of a request.
+    pub max_headers: usize,
+    /// Connections of the whole process.
+    pub connections: Arc<Semaphore>,
+    /// For answers in flight once draining began.
+    pub drain_timeout: Duration,
+    /// Cancelled: they are not waited for any longer.
+    pub hurry: CancellationToken,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Binds one listener per thread to the same address; with port 0 the kernel picks one port for all.
+pub fn bind(address: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
+    let first = listener(address)?;
+    let address = first.local_addr()?;
+    let mut all = vec![first];
+    for _ in 1..threads {
+        all.push(listener(address)?);
+    }
+    Ok((address, all))
+}
+
+fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The server of one thread. Must run within its `LocalSet`.
+pub struct Server {
+    settings: Settings,
+    open: RefCell<HashMap<u64, Rc<State>>>,
+    next: Cell<u64>,
+    closed: Notify,
+}
+
+impl Server {
+    /// A server without connections.
+    pub fn new(settings: Settings) -> Rc<Self> {
+        Rc::new(Self { settings, open: RefCell::default(), next: Cell::new(0), closed: Notify::new() })
+    }
+
+    /// Serves until `drain` is cancelled, then lets answers in flight end. Returns, when the last connection is
+    /// gone, how many had to be cut at the drain deadline.
+    pub async fn run<H, F, B>(
+        self: Rc<Self>,
+        listener: std::net::TcpListener,
+        handler: H,
+        drain: CancellationToken,
+    ) -> io::Result<usize>
+    where
+        H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
+        F: Future<Output = Response<B>> + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        let listener = TcpListener::from_std(listener)?;
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                permit = Arc::clone(&self.settings.connections).acquire_owned() => permit,
+            };
+            // The semaphore is never closed.
+            let Ok(permit) = permit else { break };
+            let accepted = tokio::select! {
+                biased;
+                () = drain.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            self.accepted(accepted, permit, &handler).await;
+        }
+        // Who stands in the queue has been promised a connection; closing the listener would reset it.
+        while let Some(Ok(accepted)) = listener.accept().now_or_never() {
+            let Ok(permit) = Arc::clone(&self.settings.connections).try_acquire_owned() else { break };
+            self.accepted(Ok(accepted), permit, &handler).await;
+        }
+        drop(listener);
+        Ok(self.drain().await)
+    }
+
+    async fn accepted<H, F, B>(
+        self: &Rc<Self>,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        permit: OwnedSemaphorePermit,
+        handler: &H,
+    ) where
+        H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
+        F: Future<Output = Response<B>> + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        match accepted {
+            Ok((stream, peer)) => self.serve(stream, peer, permit, handler.clone()),
+            Err(error) if is_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "connections cannot be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn serve<H, F, B>(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        permit: OwnedSemaphorePermit,
+        handler: H,
+    ) where
+        H: Fn(Request<Incoming>, SocketAddr) -> F + 'static,
+        F: Future<Output = Response<B>> + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B::Error: std::error::Error + Send + Sync,
+    {
+        // Without it each event of a stream waits for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let seat = Seat::take(self, permit);
+        let (state, state_of_task) = (Rc::clone(&seat.state), Rc::clone(&seat.state));
+        let metrics = Arc::clone(&self.settings.metrics);
+        let service = Service::new(handler, peer, Rc::clone(&state), metrics);
+        let serving = connection::serve(stream, service, state, self.settings.clone());
+        let task = tasks::spawn_local("connection", async move {
+            if let Err(ended) = serving.await {
+                seat.server.settings.metrics.connection_errors.increment(1);
+                tracing::debug!(%peer, %ended, "a caller's connection ended by a fault");
+            }
+            drop(seat);
+        });
+        state_of_task.belongs_to(task);
+    }
+
+    /// Tells every connection; cuts those that are open when time is up.
+    async fn drain(&self) -> usize {
+        for state in self.open.borrow().values() {
+            state.drain();
+        }
+        let deadline = tokio::time::sleep(self.settings.drain_timeout);
+        tokio::select! {
+            () = self.all_closed() => {}
+            () = deadline => {}
+            () = self.settings.hurry.cancelled() => {}
+        }
+        let cut = self.open.borrow().len();
+        for state in self.open.borrow().values() {
+            state.abort();
+        }
+        self.all_closed().await;
+        cut
+    }
+
+    async fn all_closed(&self) {
+        while !self.open.borrow().is_empty() {
+            self.closed.notified().await;
+        }
+    }
+}
+
+/// Faults of a connection that died in the queue, not of the listener.
+fn is_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// A connection's place: counted and drained until dropped.
+struct Seat {
+    server: Rc<Server>,
+    id: u64,
+    state: Rc<State>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    fn take(server: &Rc<Server>, permit: OwnedSemaphorePermit) -> Self {
+        let id = server.next.get();
+        server.next.set(id + 1);
+        let state = Rc::new(State::default());
+        server.open.borrow_mut().insert(id, Rc::clone(&state));
+        server.settings.metrics.connections.increment(1);
+        Self { server: Rc::clone(server), id, state, _permit: permit }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.open.borrow_mut().remove(&self.id);
+        self.server.settings.metrics.connections.decrement(1);
+        self.server.closed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests;

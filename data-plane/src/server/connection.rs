@@ -1,0 +1,355 @@
+//! One caller's connection: hyper's HTTP/1 with our limits on waiting. One alarm per connection, not per request:
+//! it is set far out and looks, when it rings, at what the connection is doing; requests do not touch it.
+
+use super::Settings;
+use crate::telemetry::metrics::{Metrics, Running};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::cell::{Cell, OnceCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Most of a request that is buffered before it is asked for.
+const MAX_BUFFER: usize = 64 * 1024;
+/// Headers that hyper parses without an allocation.
+const USUAL_HEADERS: usize = 100;
+
+/// Why a connection ended other than by itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Ended {
+    #[error("the head of a request did not arrive in time")]
+    SlowHead,
+    #[error("the caller took no bytes for too long")]
+    SlowReader,
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Open, nothing read.
+    Fresh,
+    /// A head is on its way.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// Between two requests.
+    Rest,
+}
+
+/// What a connection is doing, seen by its parts.
+pub(super) struct State {
+    phase: Cell<Phase>,
+    since: Cell<Instant>,
+    /// Since when the socket has taken nothing.
+    blocked: Cell<Option<Instant>>,
+    draining: Cell<bool>,
+    waker: OnceCell<Waker>,
+    task: OnceCell<AbortHandle>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            phase: Cell::new(Phase::Fresh),
+            since: Cell::new(Instant::now()),
+            blocked: Cell::new(None),
+            draining: Cell::new(false),
+            waker: OnceCell::new(),
+            task: OnceCell::new(),
+        }
+    }
+}
+
+impl State {
+    /// No further request; what runs may end.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Which task to end by [`State::abort`].
+    pub(super) fn belongs_to(&self, task: AbortHandle) {
+        let _ = self.task.set(task);
+    }
+
+    /// Ends the connection where it stands.
+    pub(super) fn abort(&self) {
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.set(phase);
+        if phase != Phase::Busy {
+            self.since.set(Instant::now());
+        }
+    }
+
+    /// When the present wait is over, and what its end means; `None`: nothing is waited for.
+    fn deadline(&self, settings: &Settings) -> Option<(Instant, Over)> {
+        if let Some(blocked) = self.blocked.get() {
+            return Some((blocked + settings.send_timeout, Over::SlowReader));
+        }
+        match self.phase.get() {
+            Phase::Fresh => Some((self.since.get() + settings.header_read_timeout, Over::Unused)),
+            Phase::Head => Some((self.since.get() + settings.header_read_timeout, Over::SlowHead)),
+            Phase::Rest => Some((self.since.get() + settings.keep_alive_timeout, Over::Unused)),
+            Phase::Busy => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Over {
+    Unused,
+    SlowHead,
+    SlowReader,
+}
+
+/// Runs a connection to its end.
+pub(super) async fn serve<H, F, B>(
+    stream: TcpStream,
+    service: Service<H>,
+    state: Rc<State>,
+    settings: Settings,
+) -> Result<(), Ended>
+where
+    H: Fn(Request<Incoming>, SocketAddr) -> F + 'static,
+    F: Future<Output = Response<B>> + 'static,
+    B: http_body::Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::error::Error + Send + Sync,
+{
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        .max_header_size(settings.max_header_bytes)
+        .max_buf_size(MAX_BUFFER.max(settings.max_header_bytes));
+    if settings.max_headers != USUAL_HEADERS {
+        builder.max_headers(settings.max_headers);
+    }
+    let link = Link { stream, state: Rc::clone(&state) };
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(link), service));
+    let mut alarm = Alarm::new(&state, &settings);
+    let mut told = false;
+    poll_fn(|cx| {
+        state.waker.get_or_init(|| cx.waker().clone());
+        if state.draining.get() && !told {
+            told = true;
+            if state.phase.get() == Phase::Fresh {
+                return Poll::Ready(Ok(()));
+            }
+            connection.as_mut().graceful_shutdown();
+        }
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(ended.map_err(Ended::from));
+        }
+        alarm.poll(cx, &state, &settings)
+    })
+    .await
+}
+
+/// Rings at or before the end of every wait.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    armed: bool,
+}
+
+impl Alarm {
+    fn new(state: &State, settings: &Settings) -> Self {
+        Self { sleep: Box::pin(sleep_until(state.since.get() + settings.header_read_timeout)), armed: false }
+    }
+
+    fn set(&mut self, at: Instant) {
+        self.sleep.as_mut().reset(at);
+        self.armed = false;
+    }
+
+    /// Ready when a wait is over.
+    fn poll(&mut self, cx: &mut Context<'_>, state: &State, settings: &Settings) -> Poll<Result<(), Ended>> {
+        loop {
+            let due = state.deadline(settings);
+            if let Some((at, _)) = due
+                && at < self.sleep.deadline()
+            {
+                self.set(at);
+            }
+            // Set and not rung: the timer holds our waker already.
+            if self.armed && !self.sleep.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.armed = true;
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            match due {
+                Some((at, over)) if now >= at => return Poll::Ready(over.into()),
+                Some((at, _)) => self.set(at),
+                None => self.set(now + settings.keep_alive_timeout.min(settings.send_timeout)),
+            }
+        }
+    }
+}
+
+impl From<Over> for Result<(), Ended> {
+    fn from(over: Over) -> Self {
+        match over {
+            Over::Unused => Ok(()),
+            Over::SlowHead => Err(Ended::SlowHead),
+            Over::SlowReader => Err(Ended::SlowReader),
+        }
+    }
+}
+
+/// hyper's view of the handler.
+pub(super) struct Service<H> {
+    handler: H,
+    peer: SocketAddr,
+    state: Rc<State>,
+    metrics: Arc<Metrics>,
+}
+
+impl<H> Service<H> {
+    pub(super) fn new(handler: H, peer: SocketAddr, state: Rc<State>, metrics: Arc<Metrics>) -> Self {
+        Self { handler, peer, state, metrics }
+    }
+}
+
+impl<H, F, B> hyper::service::Service<Request<Incoming>> for Service<H>
+where
+    H: Fn(Request<Incoming>, SocketAddr) -> F,
+    F: Future<Output = Response<B>> + 'static,
+    B: 'static,
+{
+    type Response = Response<Tracked<B>>;
+    type Error = Infallible;
+    // Boxed so that a resting connection does not carry the room of a request.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.state.enter(Phase::Busy);
+        let busy = Busy { state: Rc::clone(&self.state), _running: self.metrics.running() };
+        let answer = (self.handler)(request, self.peer);
+        Box::pin(async move { Ok(answer.await.map(|body| Tracked { body, _busy: busy })) })
+    }
+}
+
+/// From a request's head until its answer is out.
+struct Busy {
+    state: Rc<State>,
+    _running: Running,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.state.enter(Phase::Rest);
+    }
+}
+
+/// An answer's body; its end is the end of the request.
+pub(super) struct Tracked<B> {
+    body: B,
+    _busy: Busy,
+}
+
+impl<B: http_body::Body<Data = Bytes>> http_body::Body for Tracked<B>
+where
+    B: Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The socket, noting when it reads and when it takes nothing.
+struct Link {
+    stream: TcpStream,
+    state: Rc<State>,
+}
+
+impl Link {
+    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Pending if self.state.blocked.get().is_none() => {
+                self.state.blocked.set(Some(Instant::now()))
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) => self.state.blocked.set(None),
+        }
+        polled
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if buf.filled().len() > before && matches!(this.state.phase.get(), Phase::Fresh | Phase::Rest) {
+            this.state.enter(Phase::Head);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.wrote(polled)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
