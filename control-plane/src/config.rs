@@ -21,6 +21,8 @@ pub struct Config {
     pub access: Access,
     /// Where to listen.
     pub listen: Listen,
+    /// The admin APIs.
+    pub admin: Admin,
     /// Config push.
     pub publish: Publish,
     /// Usage ingest.
@@ -51,8 +53,17 @@ pub struct Database {
     pub wait: Duration,
     /// `DATABASE_MAX_LIFETIME_SECONDS`: older connections are replaced, so that load follows a failover.
     pub max_lifetime: Duration,
+    /// `DATABASE_START_WAIT_SECONDS`: how long the start waits for Postgres before it gives up.
+    pub start_wait: Duration,
     /// Limits of each connection.
     pub timeouts: DatabaseTimeouts,
+}
+
+impl Database {
+    /// Reads only what concerns Postgres: all that `migrate` needs.
+    pub fn from_env() -> Result<Self, Invalid> {
+        database(&Env::new(&|name| std::env::var(name).ok()))
+    }
 }
 
 /// Limits of one connection.
@@ -105,6 +116,18 @@ pub struct Listen {
     pub workers: usize,
 }
 
+/// The admin APIs.
+#[derive(Clone, Copy, Debug)]
+pub struct Admin {
+    /// `MAX_BODY_BYTES`: of one admin request; a price table is the largest.
+    pub max_body: usize,
+    /// `BODY_TIMEOUT_MS`: how long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// `FORWARDED_HOPS`: how many proxies in front append to `X-Forwarded-For`; 0: none is believed. Too high,
+    /// and a caller can name its own address.
+    pub forwarded_hops: usize,
+}
+
 /// Config push.
 #[derive(Clone, Copy, Debug)]
 pub struct Publish {
@@ -126,8 +149,8 @@ pub struct Publish {
     pub keepalive: Duration,
     /// `MAX_SUBSCRIBERS`: streams served at once.
     pub max_subscribers: usize,
-    /// `HEALTH_REPORTS_PER_SECOND`: transitions taken from one proxy; what is above waits in its stream.
-    pub health_reports_per_second: u32,
+    /// `HEALTH_PAUSE_MS`: between two transactions that store reported provider health.
+    pub health_pause: Duration,
     /// `FLEET_FORGET_SECONDS`: a proxy that stayed away this long leaves the fleet view.
     pub forget: Duration,
 }
@@ -178,6 +201,11 @@ impl Config {
             database: database(&env)?,
             access: access(&env)?,
             listen: listen(&env)?,
+            admin: Admin {
+                max_body: env.count("MAX_BODY_BYTES", 10 << 20)?,
+                body_timeout: env.millis("BODY_TIMEOUT_MS", 10_000)?,
+                forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
+            },
             publish: publish(&env)?,
             ingest: Ingest {
                 max_records: env.count("INGEST_MAX_RECORDS", 5_000)?,
@@ -203,6 +231,7 @@ fn database(env: &Env<'_>) -> Result<Database, Invalid> {
         url,
         max_connections: env.count("DATABASE_MAX_CONNECTIONS", 16)?,
         wait: env.millis("DATABASE_WAIT_MS", 3_000)?,
+        start_wait: env.seconds("DATABASE_START_WAIT_SECONDS", 60)?,
         max_lifetime: env.seconds("DATABASE_MAX_LIFETIME_SECONDS", 1_800)?,
         timeouts: DatabaseTimeouts {
             connect: env.millis("DATABASE_CONNECT_TIMEOUT_MS", 3_000)?,
@@ -248,7 +277,7 @@ fn publish(env: &Env<'_>) -> Result<Publish, Invalid> {
         hello_timeout: env.millis("HELLO_TIMEOUT_MS", 5_000)?,
         keepalive: env.millis("HTTP2_KEEPALIVE_MS", 10_000)?,
         max_subscribers: env.count("MAX_SUBSCRIBERS", 5_000)?,
-        health_reports_per_second: env.number("HEALTH_REPORTS_PER_SECOND", 50)?,
+        health_pause: env.millis("HEALTH_PAUSE_MS", 100)?,
         forget: env.seconds("FLEET_FORGET_SECONDS", 86_400)?,
     })
 }

@@ -4,20 +4,25 @@
 //! Depends on diesel and `contract`. Never names an HTTP type, never publishes, never logs a value.
 
 pub mod audit;
+pub mod first_start;
+pub mod generation;
+pub mod health;
 pub mod keys;
+pub mod ledger;
 pub mod logins;
+pub mod migrations;
+pub mod partitions;
+pub mod pool;
 pub mod prices;
 pub mod providers;
-pub mod usage;
-pub mod users;
-pub mod generation;
-pub mod migrations;
-pub mod pool;
+pub mod proxies;
 pub mod rows;
 pub mod schema;
 mod sql;
 #[cfg(test)]
 pub mod testing;
+pub mod usage;
+pub mod users;
 
 pub use pool::{Conn, Pool};
 

@@ -268,6 +268,7 @@ CREATE TABLE usage_records (
 CREATE INDEX usage_records_owner ON usage_records (owner_id, created_at DESC, id DESC);
 CREATE INDEX usage_records_user ON usage_records (user_id, created_at DESC, id DESC);
 CREATE INDEX usage_records_key ON usage_records (key_id, created_at DESC, id DESC);
+CREATE INDEX usage_records_provider ON usage_records (provider_id, created_at DESC) WHERE provider_id IS NOT NULL;
 CREATE INDEX usage_records_session ON usage_records (session_id, created_at DESC) WHERE session_id IS NOT NULL;
 -- Takes what lies outside all months, so that a record with a wrong clock is never lost.
 CREATE TABLE usage_records_default PARTITION OF usage_records DEFAULT;

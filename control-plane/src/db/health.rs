@@ -1,0 +1,153 @@
+//! Provider health as the proxies reported it. The highest epoch wins, so that two proxies that saw the same
+//! thing, and a report that was delayed, do no harm.
+
+use super::generation::bump_in_tx;
+use super::schema::{provider_health, providers};
+use super::{Conn, Error};
+use chrono::{DateTime, Utc};
+use contract::ids::Generation;
+use contract::table::{CircuitState, Health};
+use diesel::prelude::*;
+use diesel::upsert::excluded;
+use diesel_async::RunQueryDsl;
+use std::collections::HashMap;
+
+/// The reason under which a provider is disabled when its credential is refused.
+pub const CREDENTIAL: &str = "credential";
+/// Longest stored reason.
+const MAX_REASON: usize = 200;
+
+#[derive(Insertable)]
+#[diesel(table_name = provider_health)]
+struct Row {
+    provider_id: i64,
+    owner_id: i64,
+    state: &'static str,
+    until: Option<DateTime<Utc>>,
+    reason: String,
+    failures: i32,
+    last_failure_at: Option<DateTime<Utc>>,
+    epoch: i64,
+    generation: i64,
+}
+
+/// The word of the column.
+pub fn word(state: CircuitState) -> &'static str {
+    match state {
+        CircuitState::Closed => "closed",
+        CircuitState::Open => "open",
+        CircuitState::HalfOpen => "half-open",
+        CircuitState::Disabled => "disabled",
+    }
+}
+
+/// Those of `reports` that are newer than what is stored, for providers that exist.
+pub async fn newer(conn: &mut Conn, reports: &[Health]) -> Result<Vec<Health>, Error> {
+    let ids: Vec<i64> = reports.iter().map(|health| health.provider_id.0).collect();
+    let known: Vec<(i64, Option<i64>)> = providers::table
+        .left_join(provider_health::table.on(provider_health::provider_id.eq(providers::id)))
+        .filter(providers::id.eq_any(&ids))
+        .filter(providers::deleted_at.is_null())
+        .select((providers::id, provider_health::epoch.nullable()))
+        .load(conn)
+        .await?;
+    let known: HashMap<i64, Option<i64>> = known.into_iter().collect();
+    let is_newer = |health: &&Health| {
+        known.get(&health.provider_id.0).is_some_and(|epoch| epoch.is_none_or(|epoch| epoch < health.epoch))
+    };
+    Ok(reports.iter().filter(is_newer).cloned().collect())
+}
+
+/// Stores reports under a new generation. A provider whose credential was refused is switched off, with the
+/// reason, until a person switches it on again.
+pub async fn store_in_tx(conn: &mut Conn, reports: &[Health]) -> Result<usize, Error> {
+    let generation = bump_in_tx(conn).await?;
+    let ids: Vec<i64> = reports.iter().map(|health| health.provider_id.0).collect();
+    let owners: HashMap<i64, i64> = providers::table
+        .filter(providers::id.eq_any(&ids))
+        .filter(providers::deleted_at.is_null())
+        .select((providers::id, providers::owner_id))
+        .load::<(i64, i64)>(conn)
+        .await?
+        .into_iter()
+        .collect();
+    let mut stored = 0;
+    for health in reports {
+        let Some(owner_id) = owners.get(&health.provider_id.0) else { continue };
+        let changed = upsert_in_tx(conn, health, *owner_id, generation).await?;
+        if changed && health.state == CircuitState::Disabled {
+            disable_in_tx(conn, health.provider_id.0, generation).await?;
+        }
+        stored += usize::from(changed);
+    }
+    Ok(stored)
+}
+
+async fn upsert_in_tx(
+    conn: &mut Conn,
+    health: &Health,
+    owner_id: i64,
+    generation: Generation,
+) -> Result<bool, Error> {
+    let is_failure = matches!(health.state, CircuitState::Open | CircuitState::Disabled);
+    let row = Row {
+        provider_id: health.provider_id.0,
+        owner_id,
+        state: word(health.state),
+        until: health.until_ms.and_then(DateTime::from_timestamp_millis),
+        reason: health.reason.chars().take(MAX_REASON).collect(),
+        failures: i32::try_from(health.failures).unwrap_or(i32::MAX),
+        last_failure_at: is_failure.then(Utc::now),
+        epoch: health.epoch,
+        generation: generation.0,
+    };
+    use provider_health::{epoch, failures, last_failure_at, reason, state, until};
+    let last_failure =
+        diesel::dsl::case_when(excluded(last_failure_at).is_not_null(), excluded(last_failure_at))
+            .otherwise(last_failure_at);
+    let upsert = diesel::insert_into(provider_health::table)
+        .values(&row)
+        .on_conflict(provider_health::provider_id)
+        .do_update()
+        .set((
+            state.eq(excluded(state)),
+            until.eq(excluded(until)),
+            reason.eq(excluded(reason)),
+            failures.eq(excluded(failures)),
+            last_failure_at.eq(last_failure),
+            epoch.eq(excluded(epoch)),
+            provider_health::generation.eq(excluded(provider_health::generation)),
+        ));
+    let changed = diesel::query_dsl::methods::FilterDsl::filter(upsert, epoch.lt(excluded(epoch))).execute(conn).await?;
+    Ok(changed > 0)
+}
+
+async fn disable_in_tx(conn: &mut Conn, id: i64, generation: Generation) -> Result<(), Error> {
+    diesel::update(providers::table.filter(providers::id.eq(id)))
+        .set((
+            providers::enabled.eq(false),
+            providers::disabled_reason.eq(CREDENTIAL),
+            providers::generation.eq(generation.0),
+            providers::updated_at.eq(diesel::dsl::now),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Closes a provider's circuit under the caller's generation: a person switched it on or reset it. Proxies
+/// take it because its epoch is higher than that of every report before.
+pub async fn reset_in_tx(conn: &mut Conn, provider_id: i64, generation: Generation) -> Result<(), Error> {
+    diesel::update(provider_health::table.filter(provider_health::provider_id.eq(provider_id)))
+        .set((
+            provider_health::state.eq(word(CircuitState::Closed)),
+            provider_health::until.eq(None::<DateTime<Utc>>),
+            provider_health::reason.eq("manual"),
+            provider_health::failures.eq(0),
+            provider_health::epoch.eq(provider_health::epoch + 1),
+            provider_health::generation.eq(generation.0),
+        ))
+        .execute(conn)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Monthly partitions of the ledger: made ahead of time, dropped when their month is over and old enough.
+//! A month whose records already lie in the default partition gets them when it is made.
+
+use super::{Conn, Error};
+use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
+use diesel::sql_types::{Bool, Date, Text};
+use diesel_async::{AsyncConnection, RunQueryDsl};
+
+/// Any number: one replica at a time.
+const LOCK: i64 = 0x5357_5054;
+const PREFIX: &str = "usage_records_";
+
+/// A calendar month, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Month(NaiveDate);
+
+impl Month {
+    /// The month of an instant.
+    pub fn of(at: DateTime<Utc>) -> Self {
+        Self::of_date(at.date_naive())
+    }
+
+    fn of_date(date: NaiveDate) -> Self {
+        Self(date.with_day(1).unwrap_or(date))
+    }
+
+    /// `count` months later.
+    #[must_use]
+    pub fn plus(self, count: u32) -> Self {
+        Self(self.0 + Months::new(count))
+    }
+
+    fn table(self) -> String {
+        format!("{PREFIX}{:04}_{:02}", self.0.year(), self.0.month())
+    }
+
+    fn parse(table: &str) -> Option<Self> {
+        let (year, month) = table.strip_prefix(PREFIX)?.split_once('_')?;
+        NaiveDate::from_ymd_opt(year.parse().ok()?, month.parse().ok()?, 1).map(Self)
+    }
+
+    /// The first instant after it.
+    pub fn end(self) -> NaiveDate {
+        self.plus(1).0
+    }
+}
+
+#[derive(diesel::QueryableByName)]
+struct Name {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Day {
+    #[diesel(sql_type = Date)]
+    day: NaiveDate,
+}
+
+#[derive(diesel::QueryableByName)]
+struct Flag {
+    #[diesel(sql_type = Bool)]
+    is_set: bool,
+}
+
+/// The months that have a partition, in order.
+pub async fn existing(conn: &mut Conn) -> Result<Vec<Month>, Error> {
+    let query = "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+        WHERE i.inhparent = 'usage_records'::regclass";
+    let names: Vec<Name> = diesel::sql_query(query).load(conn).await?;
+    let mut months: Vec<Month> = names.iter().filter_map(|row| Month::parse(&row.name)).collect();
+    months.sort_unstable();
+    Ok(months)
+}
+
+/// The months of the records in the default partition, within `[from, until)`.
+pub async fn in_default(conn: &mut Conn, from: Month, until: Month) -> Result<Vec<Month>, Error> {
+    let query = "SELECT DISTINCT date_trunc('month', created_at AT TIME ZONE 'UTC')::date AS day \
+        FROM usage_records_default WHERE created_at >= $1 AND created_at < $2";
+    let days: Vec<Day> =
+        diesel::sql_query(query).bind::<Date, _>(from.0).bind::<Date, _>(until.0).load(conn).await?;
+    Ok(days.into_iter().map(|row| Month::of_date(row.day)).collect())
+}
+
+/// Makes the partition of a month unless it is there; says whether it was made.
+pub async fn make(conn: &mut Conn, month: Month) -> Result<bool, Error> {
+    let (table, from, until) = (month.table(), month.0, month.end());
+    conn.transaction(async |conn| {
+        // A lock that ingest waits for must not itself wait long behind a long query.
+        diesel::sql_query("SET LOCAL lock_timeout = '2s'").execute(conn).await?;
+        diesel::sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})")).execute(conn).await?;
+        let known = diesel::sql_query("SELECT to_regclass($1) IS NOT NULL AS is_set").bind::<Text, _>(&table);
+        if known.get_result::<Flag>(conn).await?.is_set {
+            return Ok(false);
+        }
+        let steps = [
+            format!("CREATE TABLE {table} (LIKE usage_records INCLUDING ALL)"),
+            // From here on no record of the month slips into the default partition.
+            "LOCK TABLE usage_records_default IN ACCESS EXCLUSIVE MODE".to_owned(),
+            format!(
+                "WITH moved AS (DELETE FROM usage_records_default \
+                 WHERE created_at >= '{from}Z' AND created_at < '{until}Z' RETURNING *) \
+                 INSERT INTO {table} SELECT * FROM moved"
+            ),
+            format!(
+                "ALTER TABLE usage_records ATTACH PARTITION {table} FOR VALUES FROM ('{from}Z') TO ('{until}Z')"
+            ),
+        ];
+        for step in steps {
+            diesel::sql_query(step).execute(conn).await?;
+        }
+        Ok(true)
+    })
+    .await
+}
+
+/// Drops the partitions of months that ended before `day`, and such records of the default partition. Says
+/// how many partitions that were.
+pub async fn drop_before(conn: &mut Conn, day: NaiveDate) -> Result<usize, Error> {
+    let old: Vec<Month> = existing(conn).await?.into_iter().filter(|month| month.end() <= day).collect();
+    for month in &old {
+        let table = month.table();
+        conn.transaction(async |conn| {
+            diesel::sql_query("SET LOCAL lock_timeout = '2s'").execute(conn).await?;
+            diesel::sql_query(format!("DROP TABLE IF EXISTS {table}")).execute(conn).await?;
+            Ok::<_, Error>(())
+        })
+        .await?;
+    }
+    let month = Month::of_date(day).0;
+    diesel::sql_query("DELETE FROM usage_records_default WHERE created_at < $1")
+        .bind::<Date, _>(month)
+        .execute(conn)
+        .await?;
+    Ok(old.len())
+}

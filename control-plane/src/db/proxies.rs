@@ -1,0 +1,65 @@
+//! The fleet as the replicas wrote it: what each proxy acts on.
+
+use super::schema::proxies;
+use super::{Conn, Error};
+use chrono::{DateTime, Utc};
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::upsert::excluded;
+use diesel_async::RunQueryDsl;
+use serde_json::Value;
+
+/// One proxy.
+#[expect(missing_docs, reason = "the migration carries the documentation")]
+#[derive(Clone, Debug, Queryable, Selectable, Insertable)]
+#[diesel(table_name = proxies, check_for_backend(Pg))]
+pub struct ProxyRow {
+    pub proxy_id: String,
+    pub boot_id: String,
+    pub version: String,
+    pub address: String,
+    pub generation: i64,
+    pub rejected: Value,
+    pub connected: bool,
+    pub connected_at: DateTime<Utc>,
+    pub last_seen_at: DateTime<Utc>,
+}
+
+/// Writes what is newer than the stored row: a proxy that moved to another replica is written by both.
+pub async fn upsert(conn: &mut Conn, rows: &[ProxyRow]) -> Result<(), Error> {
+    use proxies::*;
+    for row in rows {
+        let upsert = diesel::insert_into(table)
+            .values(row)
+            .on_conflict(proxy_id)
+            .do_update()
+            .set((
+                boot_id.eq(excluded(boot_id)),
+                version.eq(excluded(version)),
+                address.eq(excluded(address)),
+                generation.eq(excluded(generation)),
+                rejected.eq(excluded(rejected)),
+                connected.eq(excluded(connected)),
+                connected_at.eq(excluded(connected_at)),
+                last_seen_at.eq(excluded(last_seen_at)),
+            ));
+        diesel::query_dsl::methods::FilterDsl::filter(upsert, connected_at.le(excluded(connected_at))).execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// All that were seen since `instant`, in order of id.
+pub async fn seen_since(conn: &mut Conn, instant: DateTime<Utc>) -> Result<Vec<ProxyRow>, Error> {
+    let rows = proxies::table
+        .filter(proxies::last_seen_at.ge(instant))
+        .order(proxies::proxy_id)
+        .select(ProxyRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(rows)
+}
+
+/// Removes those that stayed away since before `instant`.
+pub async fn forget_before(conn: &mut Conn, instant: DateTime<Utc>) -> Result<usize, Error> {
+    Ok(diesel::delete(proxies::table.filter(proxies::last_seen_at.lt(instant))).execute(conn).await?)
+}

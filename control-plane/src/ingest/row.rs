@@ -1,0 +1,165 @@
+//! A record from the wire → a row that Postgres will take. What a column cannot hold is refused or cut here,
+//! because one bad value would fail its whole batch, again and again.
+
+use crate::db::ledger::RecordRow;
+use bigdecimal::{BigDecimal, num_bigint::BigInt};
+use chrono::{DateTime, Utc};
+use contract::convert::Invalid;
+use contract::pb;
+use contract::usage::{Attempt, TokenCounts, UsageRecord};
+use rust_decimal::Decimal;
+use serde_json::{Value, json};
+
+/// Names are parts of index keys, which must stay short.
+const MAX_NAME: usize = 256;
+/// Everything else that is text.
+const MAX_TEXT: usize = 2_000;
+/// A request that counts more tokens than this counts nonsense; sums of such would overflow.
+const MAX_TOKENS: u64 = 1_000_000_000_000;
+/// USD of one request, which `numeric(30,15)` holds with room for sums.
+const MAX_COST: Decimal = Decimal::from_parts(1_000_000_000, 0, 0, false, 0);
+/// 9999-12-31.
+const MAX_TIME_MS: i64 = 253_402_214_400_000;
+/// Attempts kept of a decision trail.
+const MAX_ATTEMPTS: usize = 64;
+
+/// The row of a record.
+pub(super) fn read(wire: pb::UsageRecord) -> Result<RecordRow, Invalid> {
+    let record = UsageRecord::try_from(wire)?;
+    let at = Some(record.started_at_ms).filter(|ms| (0..=MAX_TIME_MS).contains(ms));
+    let created_at: DateTime<Utc> = at
+        .and_then(DateTime::from_timestamp_millis)
+        .ok_or_else(|| Invalid::new("started_at_ms", "out of bounds"))?;
+    let tokens = counts(&record.tokens)?;
+    Ok(RecordRow {
+        id: record.id.0,
+        created_at,
+        owner_id: record.owner_id.0,
+        user_id: record.user_id.0,
+        key_id: record.key_id.0,
+        provider_id: record.provider_id.map(|id| id.0),
+        proxy_id: name(record.proxy_id),
+        session_id: record.session_id.map(name),
+        dialect: record.dialect.as_str(),
+        endpoint: name(record.endpoint),
+        model: name(record.model),
+        upstream_model: record.upstream_model.map(name),
+        response_model: record.response_model.map(name),
+        billed_model: record.billed_model.map(name),
+        streamed: record.streamed,
+        outcome: record.outcome.as_str(),
+        status: i16::try_from(record.status).map_err(|_| Invalid::new("status", "not an HTTP status"))?,
+        error: record.error.map(text),
+        blocked_by: record.blocked_by.map(name),
+        blocked_reason: record.blocked_reason.map(text),
+        input_tokens: tokens.input,
+        output_tokens: tokens.output,
+        reasoning_tokens: tokens.reasoning,
+        cache_read_tokens: tokens.cache_read,
+        cache_write_5m_tokens: tokens.cache_write_5m,
+        cache_write_1h_tokens: tokens.cache_write_1h,
+        other_tokens: other(&record.tokens),
+        usage_source: record.usage_source.as_str(),
+        cost: record.cost.map(|cost| money(cost, "cost")).transpose()?,
+        cost_parts: record
+            .cost_parts
+            .into_iter()
+            .map(|(part, usd)| (name(part), json!(usd.normalize().to_string())))
+            .collect(),
+        cost_multiplier: money(record.cost_multiplier, "cost_multiplier")?,
+        generation: record.generation.0,
+        duration_ms: i32::try_from(record.duration_ms).unwrap_or(i32::MAX),
+        ttft_ms: record.ttft_ms.map(|ms| i32::try_from(ms).unwrap_or(i32::MAX)),
+        retry_count: i16::try_from(record.attempts.len().saturating_sub(1)).unwrap_or(i16::MAX),
+        attempts: record.attempts.into_iter().take(MAX_ATTEMPTS).map(attempt).collect(),
+        user_agent: record.user_agent.map(name),
+        client_ip: record.client_ip.map(name),
+        trace_id: record.trace_id.map(name),
+        request_bytes: i64::try_from(record.request_bytes).unwrap_or(i64::MAX),
+        response_bytes: i64::try_from(record.response_bytes).unwrap_or(i64::MAX),
+        messages_count: i32::try_from(record.messages_count).unwrap_or(i32::MAX),
+    })
+}
+
+struct Counts {
+    input: i64,
+    output: i64,
+    reasoning: i64,
+    cache_read: i64,
+    cache_write_5m: i64,
+    cache_write_1h: i64,
+}
+
+fn counts(tokens: &TokenCounts) -> Result<Counts, Invalid> {
+    let count = |value: u64| match value {
+        ..=MAX_TOKENS => Ok(value.cast_signed()),
+        _ => Err(Invalid::new("tokens", "out of bounds")),
+    };
+    for other in [tokens.input_audio, tokens.output_audio, tokens.input_image, tokens.output_image] {
+        count(other)?;
+    }
+    Ok(Counts {
+        input: count(tokens.input)?,
+        output: count(tokens.output)?,
+        reasoning: count(tokens.reasoning)?,
+        cache_read: count(tokens.cache_read)?,
+        cache_write_5m: count(tokens.cache_write_5m)?,
+        cache_write_1h: count(tokens.cache_write_1h)?,
+    })
+}
+
+fn other(tokens: &TokenCounts) -> Option<Value> {
+    let classes = [
+        ("input_audio", tokens.input_audio),
+        ("output_audio", tokens.output_audio),
+        ("input_image", tokens.input_image),
+        ("output_image", tokens.output_image),
+    ];
+    let some: serde_json::Map<_, _> = classes
+        .into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(class, count)| (class.to_owned(), json!(count)))
+        .collect();
+    (!some.is_empty()).then_some(Value::Object(some))
+}
+
+fn attempt(attempt: Attempt) -> Value {
+    json!({
+        "provider_id": attempt.provider_id.0,
+        "provider_name": name(attempt.provider_name),
+        "reason": attempt.result.as_str(),
+        "selected_by": attempt.selected_by.as_str(),
+        "status": attempt.status,
+        "detail": text(attempt.detail),
+        "started_at_ms": attempt.started_at_ms,
+        "duration_ms": attempt.duration_ms,
+        "model": name(attempt.model),
+    })
+}
+
+/// Exactly the same number.
+fn money(value: Decimal, path: &str) -> Result<BigDecimal, Invalid> {
+    if value.is_sign_negative() && !value.is_zero() || value > MAX_COST {
+        return Err(Invalid::new(path, "out of bounds"));
+    }
+    Ok(BigDecimal::new(BigInt::from(value.mantissa()), i64::from(value.scale())))
+}
+
+fn name(value: String) -> String {
+    cut(value, MAX_NAME)
+}
+
+fn text(value: String) -> String {
+    cut(value, MAX_TEXT)
+}
+
+/// Postgres holds no NUL in text.
+fn cut(mut value: String, max: usize) -> String {
+    if value.contains('\0') {
+        value.retain(|c| c != '\0');
+    }
+    if value.len() > max {
+        value.truncate(value.floor_char_boundary(max));
+    }
+    value
+}
