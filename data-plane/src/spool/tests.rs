@@ -108,37 +108,118 @@ async fn acknowledged_records_never_come_back_and_others_always_do() {
 async fn a_torn_end_costs_only_the_torn_record() {
     let folder = Folder::new("torn");
     let spool = folder.open();
-    (1..=3).for_each(|number| spool.append(&record(number)).expect("append"));
-    let whole = fs::read(folder.newest()).expect("read");
+    (1..=2).for_each(|number| spool.append(&record(number)).expect("append"));
     let newest = folder.newest();
+    let last = fs::metadata(&newest).expect("size").len();
+    spool.append(&record(3)).expect("append");
+    let whole = fs::read(&newest).expect("read");
     drop(spool);
-    let last = whole.len() / 3 * 2;
-    for cut in last..whole.len() {
+    let start: Vec<_> = files(&folder).map(|path| (fs::read(&path).expect("read"), path)).collect();
+    for cut in usize::try_from(last).expect("small")..=whole.len() {
+        files(&folder).for_each(|path| fs::remove_file(path).expect("remove"));
+        start.iter().for_each(|(content, path)| fs::write(path, content).expect("put back"));
         fs::write(&newest, &whole[..cut]).expect("tear");
         let spool = folder.open();
-        assert_eq!(all(&spool).await, [1, 2], "cut at {cut}");
+        let mut left = vec![1, 2];
+        left.extend((cut == whole.len()).then_some(3));
+        assert_eq!(all(&spool).await, left, "cut at {cut}");
+        assert_eq!(spool.depth().records, left.len() as u64, "cut at {cut}");
         spool.append(&record(4)).expect("append");
-        assert_eq!(all(&spool).await, [1, 2, 4], "cut at {cut}");
+        left.push(4);
+        assert_eq!(all(&spool).await, left, "cut at {cut}");
+        // Once more, and the rest is acknowledged.
         drop(spool);
-        let entries = fs::read_dir(&folder.0).expect("list").flatten().map(|entry| entry.path());
-        entries.filter(|path| path.extension().is_some_and(|kind| kind == "seg")).for_each(|path| {
-            fs::remove_file(path).expect("remove");
-        });
+        let spool = folder.open();
+        let batch = spool.next_batch(100, Duration::ZERO).await;
+        assert_eq!(batch.records.len(), left.len(), "cut at {cut}");
+        spool.acknowledge(batch.position);
+        drop(spool);
+        assert!(all(&folder.open()).await.is_empty(), "cut at {cut}");
     }
+}
+
+fn files(folder: &Folder) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(&folder.0).expect("list").flatten().map(|entry| entry.path())
+}
+
+#[tokio::test]
+async fn a_damaged_record_hides_only_its_segment() {
+    let folder = Folder::new("damaged");
+    let spool = folder.open_with(400, 1 << 30);
+    (1..=30).for_each(|number| spool.append(&record(number)).expect("append"));
+    // The first segment is damaged while it waits.
+    let path = files(&folder).filter(|path| path.extension().is_some_and(|kind| kind == "seg")).min();
+    let path = path.expect("a segment");
+    let mut content = fs::read(&path).expect("read");
+    content[20] ^= 1;
+    fs::write(&path, content).expect("damage");
+    let seen = all(&spool).await;
+    assert!(seen.len() > 20 && *seen.last().expect("some") == 30, "{seen:?}");
+    let batch = spool.next_batch(100, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    assert_eq!(spool.depth(), Depth { records: 0, bytes: spool.depth().bytes, oldest_ms: None });
+}
+
+#[tokio::test]
+async fn what_power_took_from_the_acknowledged_end_hides_nothing_new() {
+    let folder = Folder::new("power");
+    let spool = folder.open();
+    (1..=5).for_each(|number| spool.append(&record(number)).expect("append"));
+    let newest = folder.newest();
+    let batch = spool.next_batch(4, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    drop(spool);
+    fs::File::options().write(true).open(&newest).expect("open").set_len(100).expect("cut");
+    let spool = folder.open();
+    assert_eq!(spool.depth().records, 0, "the fifth is gone with the power");
+    spool.append(&record(6)).expect("append");
+    drop(spool);
+    assert_eq!(all(&folder.open()).await, [6]);
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_the_first_and_lingers_for_more() {
+    let folder = Folder::new("linger");
+    let spool = folder.open();
+    let patient = Duration::from_secs(20);
+    let reader = async {
+        let batch = spool.next_batch(3, patient).await;
+        batch.records.iter().map(|record| record.started_at_ms).collect::<Vec<_>>()
+    };
+    let writer = async {
+        for number in 1..=3 {
+            tokio::task::yield_now().await;
+            spool.append(&record(number)).expect("append");
+        }
+    };
+    let begun = std::time::Instant::now();
+    let (seen, ()) = tokio::join!(reader, writer);
+    assert_eq!(seen, [1, 2, 3]);
+    assert!(begun.elapsed() < patient, "a full batch does not linger");
+    assert!(spool.next_batch(5, Duration::from_millis(1)).await.records.len() == 3, "patience ends");
+    let batch = spool.next_batch(5, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    assert!(spool.next_batch(5, Duration::ZERO).await.records.is_empty());
+    // An old position, and the same again, do nothing.
+    spool.append(&record(4)).expect("append");
+    spool.acknowledge(batch.position);
+    assert_eq!(all(&spool).await, [4]);
 }
 
 #[test]
 fn the_bound_is_said_before_it_is_enforced() {
     let folder = Folder::new("bound");
-    let size = frame::encode(&pb::UsageRecord::from(&record(1))).len() as u64;
+    let mut frame = Vec::new();
+    segment::encode(&pb::UsageRecord::from(&record(1)), &mut frame).expect("encode");
+    let size = frame.len() as u64;
     let spool = folder.open_with(1 << 20, size * 8);
-    for number in 0..8 {
+    for number in 1..=8 {
         assert!(!spool.is_full());
         spool.append(&record(number)).expect("below the bound");
     }
     assert!(spool.is_full());
-    (8..10).for_each(|number| spool.append(&record(number)).expect("the reserve"));
-    assert!(matches!(spool.append(&record(10)), Err(Error::Full)));
+    (9..=10).for_each(|number| spool.append(&record(number)).expect("the reserve"));
+    assert!(matches!(spool.append(&record(11)), Err(Error::Full)));
 }
 
 #[tokio::test]
@@ -148,7 +229,9 @@ async fn many_threads_append_whole_records() {
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let spool = spool.clone();
-            scope.spawn(move || (0..250).for_each(|n| spool.append(&record(thread * 1000 + n)).expect("append")));
+            scope.spawn(move || {
+                (0..250).for_each(|n| spool.append(&record(thread * 1000 + n)).expect("append"))
+            });
         }
     });
     let mut seen = all(&spool).await;
