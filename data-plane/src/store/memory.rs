@@ -9,12 +9,12 @@ use super::{Answer, Charge, Options, Reserve, Seed, Slot, Store, StoreError, ms}
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Locks; users that share one wait for each other for microseconds.
 const SHARDS: usize = 64;
-/// Users and providers per shard; at the bound the one that was idle longest goes. Its money counters are
-/// seeded again if it comes back.
+/// Users and providers per shard; at the bound the eighth of them goes that was idle longest. Their money
+/// counters are seeded again if they come back.
 const MAX_ACCOUNTS: usize = 8_192;
 /// How often a shard is swept, in ms.
 const SWEEP_MS: i64 = 30_000;
@@ -77,15 +77,18 @@ impl MemoryStore {
     }
 }
 
-fn make_room(shard: &mut MutexGuard<'_, Shard>, slot: Slot, now_ms: i64) {
+fn make_room(shard: &mut Shard, slot: Slot, now_ms: i64) {
     if now_ms - shard.swept_ms >= SWEEP_MS {
         shard.swept_ms = now_ms;
         shard.accounts.retain(|_, account| account.sweep(now_ms));
     }
     if shard.accounts.len() >= MAX_ACCOUNTS && !shard.accounts.contains_key(&slot) {
-        let idlest = shard.accounts.iter().min_by_key(|(_, account)| account.used_ms).map(|(slot, _)| *slot);
-        if let Some(idlest) = idlest {
-            shard.accounts.remove(&idlest);
+        let mut idle: Vec<(i64, Slot)> =
+            shard.accounts.iter().map(|(slot, account)| (account.used_ms, *slot)).collect();
+        let eighth = idle.len() / 8;
+        idle.select_nth_unstable_by_key(eighth, |(used_ms, _)| *used_ms);
+        for (_, slot) in &idle[..=eighth] {
+            shard.accounts.remove(slot);
         }
     }
 }
@@ -118,16 +121,17 @@ mod tests {
 
     #[test]
     fn idle_accounts_go_and_the_bound_holds() {
-        let store = MemoryStore::new(&Options::default());
-        for user in 0..(SHARDS * MAX_ACCOUNTS + 10_000) {
-            let slot = Slot::User(UserId(i64::try_from(user).expect("small")));
-            store.with(slot, 1, |_| ());
+        let mut shard = Mutex::new(Shard::default());
+        let shard = shard.get_mut().expect("lock");
+        let many = i64::try_from(MAX_ACCOUNTS).expect("small") + 100;
+        for user in 0..many {
+            make_room(shard, Slot::User(UserId(user)), 1);
+            shard.accounts.insert(Slot::User(UserId(user)), Account { used_ms: user, ..Account::default() });
+            assert!(shard.accounts.len() <= MAX_ACCOUNTS);
         }
-        let sizes = || store.shards.iter().map(|shard| shard.lock().expect("lock").accounts.len());
-        assert!(sizes().all(|size| size <= MAX_ACCOUNTS));
-        for user in 0..10_000 {
-            store.with(Slot::User(UserId(user)), SWEEP_MS + 1, |_| ());
-        }
-        assert!(sizes().sum::<usize>() <= 10_000, "accounts without any counter are swept");
+        assert!(!shard.accounts.contains_key(&Slot::User(UserId(0))), "the idlest has gone");
+        assert!(shard.accounts.contains_key(&Slot::User(UserId(many - 1))));
+        make_room(shard, Slot::User(UserId(0)), SWEEP_MS + 1);
+        assert!(shard.accounts.is_empty(), "accounts without any counter are swept");
     }
 }
