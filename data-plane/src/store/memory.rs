@@ -126,7 +126,7 @@ mod tests {
         let many = i64::try_from(MAX_ACCOUNTS).expect("small") + 100;
         for user in 0..many {
             make_room(shard, Slot::User(UserId(user)), 1);
-            shard.accounts.insert(Slot::User(UserId(user)), Account { used_ms: user, ..Account::default() });
+            shard.accounts.entry(Slot::User(UserId(user))).or_default().used_ms = user;
             assert!(shard.accounts.len() <= MAX_ACCOUNTS);
         }
         assert!(!shard.accounts.contains_key(&Slot::User(UserId(0))), "the idlest has gone");
