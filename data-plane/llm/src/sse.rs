@@ -26,6 +26,9 @@ pub struct TooLong {
     pub limit: usize,
 }
 
+/// Buffer that an idle stream keeps.
+const KEPT: usize = 4 * 1024;
+
 const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
 /// The push parser.
@@ -182,8 +185,12 @@ impl Parser {
             }
         }
         self.dropping = false;
-        self.data.clear();
         self.name = None;
+        for buffer in [&mut self.data, &mut self.line] {
+            buffer.clear();
+            // One large event must not cost memory for the rest of a long stream.
+            buffer.shrink_to(KEPT);
+        }
     }
 
     fn add_data(&mut self, line: &[u8]) {

@@ -240,7 +240,9 @@ impl<'a> Elements<'a> {
 pub(crate) fn string_value<'a>(text: &'a [u8], range: &Range<usize>) -> Option<Cow<'a, [u8]>> {
     let token = text.get(range.clone())?;
     let inside = token.get(1..token.len().checked_sub(1)?)?;
-    if memchr::memchr(b'\\', inside).is_none() {
+    let plain =
+        if inside.len() < 32 { !inside.contains(&b'\\') } else { memchr::memchr(b'\\', inside).is_none() };
+    if plain {
         return Some(Cow::Borrowed(inside));
     }
     serde_json::from_slice::<String>(token).ok().map(|text| Cow::Owned(text.into_bytes()))

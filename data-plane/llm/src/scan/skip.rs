@@ -105,6 +105,9 @@ impl Steps for Run<'_> {
     }
 }
 
+/// Bytes of a string that are looked at one by one before the vector search starts.
+const SHORT: usize = 24;
+
 /// Runs over the inside of a string, from after its opening quote.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Text {
@@ -113,14 +116,23 @@ pub(crate) struct Text {
 
 impl Text {
     /// Feeds the next bytes; `Some(n)` when the closing quote is the byte at `n`.
+    #[inline]
     pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         if self.escaped && !bytes.is_empty() {
             self.escaped = false;
             at = 1;
         }
+        // Names and most values are shorter than the call of a vector search is worth.
+        for (found, byte) in bytes.iter().enumerate().skip(at).take(SHORT) {
+            match byte {
+                b'"' => return Some(found),
+                b'\\' => break,
+                _ => at = found + 1,
+            }
+        }
         loop {
-            let found = at + memchr::memchr2(b'"', b'\\', &bytes[at..])?;
+            let found = at + memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
             if bytes[found] == b'"' {
                 return Some(found);
             }

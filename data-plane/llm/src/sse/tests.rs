@@ -78,6 +78,17 @@ fn passes_over_an_event_that_is_too_long() {
     assert!(too_long);
 }
 
+#[test]
+fn gives_the_memory_of_a_large_event_back() {
+    let mut parser = Parser::default();
+    let large = format!("data: {}\n\n", "x".repeat(1 << 20));
+    for piece in large.as_bytes().chunks(1000) {
+        parser.feed(piece, |_| {}).unwrap();
+    }
+    assert_eq!(parser.held(), 0);
+    assert!(parser.line.capacity() + parser.data.capacity() <= 2 * KEPT);
+}
+
 proptest! {
     #[test]
     fn any_bytes_in_any_pieces_give_the_same_events(

@@ -9,6 +9,8 @@ use contract::usage::Dialect;
 /// Members of a delta that hold generated text at their first level. Where an upstream says its reasoning
 /// twice, under both names, the estimate counts it twice.
 const TEXT: &[&[u8]] = &[b"content", b"reasoning_content", b"reasoning", b"refusal"];
+/// Members of a function call that are generated.
+const CALL: &[&[u8]] = &[b"name", b"arguments"];
 
 pub(super) fn event(seen: &mut Seen, event: &Event<'_>) {
     if event.data.trim_ascii() == b"[DONE]" {
@@ -25,8 +27,11 @@ pub(super) fn event(seen: &mut Seen, event: &Event<'_>) {
     if seen.model.is_none() {
         seen.model = model.and_then(|model| model.owned()).filter(|model| !model.is_empty());
     }
-    if let Some(tier) = tier.and_then(|tier| tier.owned()) {
-        seen.service_tier = Some(tier);
+    // Every chunk names the tier; it is copied when it changes.
+    if let Some(tier) =
+        tier.and_then(|tier| tier.str()).filter(|tier| seen.service_tier.as_deref() != Some(tier))
+    {
+        seen.service_tier = Some(tier.to_owned());
     }
     report(seen, usage);
     match choices {
@@ -45,8 +50,7 @@ fn each_choice(seen: &mut Seen, choices: &[u8]) {
         let [delta, text, finish, usage] =
             Fields::of(&choices[range], [b"delta", b"text", b"finish_reason", b"usage"]);
         if let Some(delta) = delta {
-            seen.content |= says_something(delta.text);
-            seen.text_bytes += text_len(delta.text, TEXT) + arguments_len(delta.text);
+            each_member(seen, delta.text);
         }
         if let Some(length) = text.map(|text| text.text.len().saturating_sub(2) as u64) {
             seen.content |= length > 0;
@@ -60,30 +64,32 @@ fn each_choice(seen: &mut Seen, choices: &[u8]) {
     }
 }
 
-/// Anything but a role and empty values.
-fn says_something(delta: &[u8]) -> bool {
+/// One pass over a delta: anything but a role and empty values is content.
+fn each_member(seen: &mut Seen, delta: &[u8]) {
     let mut members = Members::new(delta, 0);
     while let Ok(Some(member)) = members.next() {
-        let empty = member.kind == Kind::Null || matches!(&delta[member.value], b"\"\"" | b"[]" | b"{}");
-        if &*member.name != b"role" && !empty {
-            return true;
+        let value = &delta[member.value];
+        if member.kind == Kind::Null || matches!(value, b"\"\"" | b"[]" | b"{}") || &*member.name == b"role" {
+            continue;
         }
+        seen.content = true;
+        seen.text_bytes += match (&*member.name, member.kind) {
+            (name, Kind::String) if TEXT.contains(&name) => value.len() as u64 - 2,
+            (b"tool_calls", Kind::Array) => calls_len(value),
+            (b"function_call", Kind::Object) => text_len(value, CALL),
+            _ => 0,
+        };
     }
-    false
 }
 
-/// Length of the arguments of tool calls in a delta.
-fn arguments_len(delta: &[u8]) -> u64 {
-    let [calls, call] = Fields::of(delta, [b"tool_calls", b"function_call"]);
-    let in_calls = calls.map_or(0, |calls| {
-        let (mut elements, mut length) = (Elements::new(calls.text, 0), 0);
-        while let Some((range, _)) = elements.next() {
-            let [function] = Fields::of(&calls.text[range], [b"function"]);
-            length += function.map_or(0, |function| text_len(function.text, &[b"name", b"arguments"]));
-        }
-        length
-    });
-    in_calls + call.map_or(0, |call| text_len(call.text, &[b"name", b"arguments"]))
+/// Length of the names and arguments of tool calls.
+fn calls_len(calls: &[u8]) -> u64 {
+    let (mut elements, mut length) = (Elements::new(calls, 0), 0);
+    while let Some((range, _)) = elements.next() {
+        let [function] = Fields::of(&calls[range], [b"function"]);
+        length += function.map_or(0, |function| text_len(function.text, CALL));
+    }
+    length
 }
 
 /// Events of image and transcription streams.
