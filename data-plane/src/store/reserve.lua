@@ -34,6 +34,11 @@ end
 
 local function number(text) return tonumber(text or 0) or 0 end
 
+-- Exact to 64 bits; '-0' is no integer to Redis.
+local function subtract(key, field, amount)
+  if amount ~= '0' then redis.call('HINCRBY', key, field, '-' .. amount) end
+end
+
 -- Live reservations of a money entity. Leases of dead proxies are given back here, some at a time.
 local live = {}
 local function reserved(entity)
@@ -43,7 +48,7 @@ local function reserved(entity)
     local amount = redis.call('HGET', amounts, id)
     if amount then
       redis.call('HDEL', amounts, id)
-      redis.call('HINCRBY', amounts, 'sum', '-' .. amount)
+      subtract(amounts, 'sum', amount)
     end
     redis.call('ZREM', leases, id)
   end
@@ -59,15 +64,17 @@ local function roll(key, length, bucket, tail, head)
     local amount = redis.call('HGET', key, number)
     if amount then
       redis.call('HDEL', key, number)
-      redis.call('HINCRBY', key, 'spent', '-' .. amount)
+      subtract(key, 'spent', amount)
     end
   end
   if gone >= head then
     redis.call('HDEL', key, 'tail', 'head')
     return nil
   end
-  redis.call('HSET', key, 'tail', gone + 1)
-  return gone + 1
+  local oldest = gone + 1
+  while oldest < head and redis.call('HEXISTS', key, oldest) == 0 do oldest = oldest + 1 end
+  redis.call('HSET', key, 'tail', oldest)
+  return oldest
 end
 
 local function seeded(base, till) return base and (not till or tonumber(till) > now) end

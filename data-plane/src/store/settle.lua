@@ -56,6 +56,7 @@ if entities > 0 then
   for entity = 0, entities - 1 do
     local leases, amounts = KEYS[3 + n + 2 * entity], KEYS[4 + n + 2 * entity]
     local amount = redis.call('HGET', amounts, request)
+    -- Only amounts above 0 are reserved.
     if amount then
       redis.call('HDEL', amounts, request)
       redis.call('HINCRBY', amounts, 'sum', '-' .. amount)
