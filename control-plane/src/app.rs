@@ -85,7 +85,12 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
     let state = api::State::new(pool.clone(), settings(&config), wake, fleet.clone(), newest.clone());
     let admin = serve_admin(&config, &tasks, listeners.http, Arc::new(state))?;
-    let shown = ops::State { pool: pool.clone(), newest: newest.clone(), metrics, shutdown: tasks.shutdown().clone() };
+    let shown = ops::State {
+        pool: pool.clone(),
+        newest: newest.clone(),
+        metrics,
+        shutdown: tasks.shutdown().clone(),
+    };
     let probes = serve_ops(&tasks, listeners.ops, shown)?;
     tracing::info!(%http, %grpc, %ops, "the control plane serves");
     Ok(Bound { http, grpc, ops, fleet, newest, pool, tasks, admin, probes, limit: config.shutdown })
@@ -127,7 +132,8 @@ fn start_storing(config: &Config, tasks: &Tasks, pool: &Pool, wake: &Wake, from:
     let (fleet, persisted, token) = (from.0.clone(), pool.clone(), shutdown.clone());
     tasks.keep("fleet", move || fleet.clone().persist(persisted.clone(), settings.forget, token.clone()));
     let (health, pool, wake) = (from.1.clone(), pool.clone(), wake.clone());
-    tasks.keep("health", move || health.clone().store(pool.clone(), settings, wake.clone(), shutdown.clone()));
+    tasks
+        .keep("health", move || health.clone().store(pool.clone(), settings, wake.clone(), shutdown.clone()));
 }
 
 struct Listener {
@@ -194,7 +200,12 @@ fn serve_grpc(
     Ok(())
 }
 
-fn serve_admin(config: &Config, tasks: &Tasks, at: Listener, state: Arc<api::State>) -> Result<ServerHandle, Error> {
+fn serve_admin(
+    config: &Config,
+    tasks: &Tasks,
+    at: Listener,
+    state: Arc<api::State>,
+) -> Result<ServerHandle, Error> {
     let state = Data::from(state);
     let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(api::configure))
         .workers(config.listen.workers)

@@ -2,6 +2,7 @@
 //! it to the proxies; takes in what they used. `app` is where the parts meet.
 
 pub mod api;
+pub mod app;
 pub mod compile;
 pub mod config;
 pub mod db;

@@ -134,3 +134,52 @@ pub async fn drop_before(conn: &mut Conn, day: NaiveDate) -> Result<usize, Error
         .await?;
     Ok(old.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing;
+
+    #[derive(diesel::QueryableByName)]
+    struct Count {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        count: i64,
+    }
+
+    async fn count(conn: &mut Conn, table: &str) -> i64 {
+        let query = diesel::sql_query(format!("SELECT count(*) AS count FROM {table}"));
+        query.get_result::<Count>(conn).await.expect("count").count
+    }
+
+    #[tokio::test]
+    async fn a_month_takes_its_records_out_of_the_default() {
+        let pool = testing::database().await;
+        let mut conn = pool.write().await.expect("connection");
+        let conn = &mut *conn;
+        for (id, day) in
+            [(1, "2026-02-28 23:59:59.999Z"), (2, "2026-03-01 00:00Z"), (3, "2026-03-31 23:59:59Z")]
+        {
+            let insert = format!(
+                "INSERT INTO usage_records (id, created_at, owner_id, user_id, key_id, proxy_id, dialect, endpoint, \
+                 model, streamed, outcome, status, input_tokens, output_tokens, reasoning_tokens, cache_read_tokens, \
+                 cache_write_5m_tokens, cache_write_1h_tokens, usage_source, cost_multiplier, generation, duration_ms, \
+                 request_bytes, response_bytes, messages_count) VALUES ('00000000-0000-0000-0000-00000000000{id}', \
+                 '{day}', 1, 1, 1, 'p', 'openai', '/', 'm', false, 'completed', 200, 0, 0, 0, 0, 0, 0, 'none', 1, 1, 1, 0, 0, 0)"
+            );
+            diesel::sql_query(insert).execute(conn).await.expect("insert");
+        }
+        let month = |month| Month(NaiveDate::from_ymd_opt(2026, month, 1).expect("date"));
+        assert_eq!(in_default(conn, month(3), month(12)).await.expect("months"), [month(3)]);
+        assert!(make(conn, month(3)).await.expect("make"));
+        assert!(!make(conn, month(3)).await.expect("make again"));
+        assert!(make(conn, month(4)).await.expect("make the next"));
+        assert_eq!(count(conn, "usage_records_2026_03").await, 2);
+        assert_eq!(count(conn, "usage_records_default").await, 1);
+        assert_eq!(existing(conn).await.expect("list"), [month(3), month(4)]);
+
+        let day = NaiveDate::from_ymd_opt(2026, 4, 20).expect("date");
+        assert_eq!(drop_before(conn, day).await.expect("drop"), 1);
+        assert_eq!(existing(conn).await.expect("list"), [month(4)]);
+        assert_eq!(count(conn, "usage_records").await, 0);
+    }
+}

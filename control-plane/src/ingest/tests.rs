@@ -1,1 +1,158 @@
+use super::write;
+use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_since};
+use crate::db::schema::{sessions, usage_hourly, usage_records};
+use crate::db::{Conn, testing};
+use bigdecimal::BigDecimal;
+use chrono::{DateTime, Utc};
+use contract::ids::{KeyId, ProviderId, UserId};
+use contract::pb;
+use contract::table::Scope;
+use diesel::dsl::sum;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
 
+const HOUR_MS: i64 = 3_600_000;
+/// 2026-11-21 10:00 UTC.
+const START_MS: i64 = 1_795_255_200_000;
+
+fn record(number: u8, started_at_ms: i64, cost: &str) -> pb::UsageRecord {
+    pb::UsageRecord {
+        id: vec![number; 16].into(),
+        proxy_id: "p1".to_owned(),
+        started_at_ms,
+        owner_id: 1,
+        user_id: 7,
+        key_id: 9,
+        provider_id: Some(3),
+        session_id: "s1".to_owned(),
+        dialect: "anthropic".to_owned(),
+        endpoint: "/v1/messages".to_owned(),
+        model: "m".to_owned(),
+        streamed: true,
+        outcome: "completed".to_owned(),
+        status: 200,
+        tokens: Some(pb::TokenCounts { input: 10, output: 5, cache_read: 2, ..Default::default() }),
+        usage_source: "reported".to_owned(),
+        cost: Some(cost.to_owned()),
+        cost_parts: [("input".to_owned(), cost.to_owned())].into(),
+        cost_multiplier: "1".to_owned(),
+        generation: 4,
+        duration_ms: 100,
+        ..Default::default()
+    }
+}
+
+async fn count(conn: &mut Conn) -> i64 {
+    usage_records::table.count().get_result(conn).await.expect("count")
+}
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_stored_and_summed_once() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    let first: Vec<_> = (1..=5).map(|n| record(n, START_MS + i64::from(n), "0.000000000000001")).collect();
+    // The second batch repeats three, once even twice in itself, and brings two more of the next hour.
+    let mut second: Vec<_> = first[2..].to_vec();
+    second.push(first[4].clone());
+    second.extend((6..=7).map(|n| record(n, START_MS + HOUR_MS + i64::from(n), "1.5")));
+
+    let written = write(conn, first).await.expect("first");
+    assert_eq!((written.inserted, written.known), (5, 0));
+    let written = write(conn, second.clone()).await.expect("second");
+    assert_eq!((written.inserted, written.known), (2, 4));
+    let written = write(conn, second).await.expect("again");
+    assert_eq!((written.inserted, written.known), (0, 6));
+
+    assert_eq!(count(conn).await, 7);
+    let sums: (Option<BigDecimal>, Option<BigDecimal>) = usage_hourly::table
+        .select((sum(usage_hourly::requests), sum(usage_hourly::cost)))
+        .first(conn)
+        .await
+        .expect("sums");
+    assert_eq!(sums, ("7".parse().ok(), "3.000000000000005".parse().ok()));
+    let session: (i64, i64, DateTime<Utc>, BigDecimal) = sessions::table
+        .select((sessions::requests, sessions::input_tokens, sessions::last_seen_at, sessions::cost))
+        .first(conn)
+        .await
+        .expect("session");
+    assert_eq!((session.0, session.1), (7, 70));
+    assert_eq!(session.2.timestamp_millis(), START_MS + HOUR_MS + 7);
+    assert_eq!(session.3, "3.000000000000005".parse::<BigDecimal>().expect("decimal"));
+
+    let at = |ms| DateTime::from_timestamp_millis(ms).expect("time");
+    let until = at(START_MS + 24 * HOUR_MS);
+    assert_eq!(rollup_mismatches(conn, at(START_MS), until).await.expect("check"), 0);
+    diesel::update(usage_hourly::table).set(usage_hourly::requests.eq(1)).execute(conn).await.expect("spoil");
+    assert_eq!(rollup_mismatches(conn, at(START_MS), until).await.expect("check"), 2);
+}
+
+#[tokio::test]
+async fn what_was_spent_since_any_instant() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    // 1 USD every 20 minutes for four hours.
+    let records = (0..12u8).map(|n| record(n + 1, START_MS + i64::from(n) * 1_200_000, "1")).collect();
+    write(conn, records).await.expect("write");
+    let at = |ms| DateTime::from_timestamp_millis(ms).expect("time");
+    let cases =
+        [(0, 12), (START_MS, 12), (START_MS + 1, 11), (START_MS + 1_200_000, 11), (START_MS + HOUR_MS, 9)];
+    for (since, want) in cases {
+        for scope in [Scope::Key(KeyId(9)), Scope::User(UserId(7)), Scope::Provider(ProviderId(3))] {
+            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            assert_eq!(spent.cost, BigDecimal::from(want), "{scope:?} since {since}");
+            assert_eq!(spent.start_ms, since);
+        }
+    }
+    let nobody = spent_since(conn, Scope::Key(KeyId(1)), at(0)).await.expect("sum");
+    assert_eq!(nobody.cost, BigDecimal::from(0));
+    let buckets =
+        spent_by_bucket(conn, Scope::User(UserId(7)), at(START_MS + 1), HOUR_MS).await.expect("buckets");
+    let buckets: Vec<_> =
+        buckets.into_iter().map(|b| (b.start_ms - START_MS, b.cost.to_plain_string())).collect();
+    let want: Vec<_> = [2, 3, 3, 3].iter().enumerate().map(|(at, n)| (at as i64 * HOUR_MS, n)).collect();
+    assert_eq!(
+        buckets.iter().map(|(at, _)| *at).collect::<Vec<_>>(),
+        want.iter().map(|(at, _)| *at).collect::<Vec<_>>()
+    );
+    assert_eq!(buckets.iter().map(|(_, n)| &n[..1]).collect::<String>(), "2333");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_stored_is_refused_alone() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let spoilt: [(&str, fn(&mut pb::UsageRecord)); 7] = [
+        ("id", |r| r.id = vec![1; 3].into()),
+        ("outcome", |r| r.outcome = "nice".to_owned()),
+        ("started_at_ms", |r| r.started_at_ms = i64::MAX),
+        ("tokens", |r| r.tokens = Some(pb::TokenCounts { input: u64::MAX, ..Default::default() })),
+        ("cost", |r| r.cost = Some("99999999999999".to_owned())),
+        ("cost_multiplier", |r| r.cost_multiplier = "-1".to_owned()),
+        ("status", |r| r.status = 60_000),
+    ];
+    let mut records = Vec::new();
+    for (number, (_, spoil)) in spoilt.iter().enumerate() {
+        let mut bad = record(100 + number as u8, START_MS, "1");
+        spoil(&mut bad);
+        records.push(bad);
+    }
+    // Odd, but storable: text that Postgres does not take as it is, and names longer than an index key may be.
+    let mut odd = record(1, START_MS, "0");
+    odd.model = "x".repeat(5_000);
+    odd.error = "a\0b".to_owned();
+    odd.session_id = "\u{1F600}".repeat(1_000);
+    odd.attempts = vec![pb::Attempt {
+        provider_name: "\0".to_owned(),
+        reason: "retry_failed".to_owned(),
+        selected_by: "initial_selection".to_owned(),
+        ..Default::default()
+    }];
+    records.push(odd);
+    let written = write(&mut conn, records).await.expect("write");
+    assert_eq!(written.inserted, 1);
+    let fields: Vec<_> = written.refused.iter().map(|r| r.reason.split(':').next().unwrap_or("")).collect();
+    assert_eq!(fields, spoilt.map(|(field, _)| field));
+    assert_eq!(count(&mut conn).await, 1);
+}
