@@ -40,7 +40,7 @@ pub(super) fn route(method: &Method, path: &str) -> Route {
         ("POST", "/responses") => Route::Generate(Dialect::Responses),
         ("POST", "/embeddings") => Route::Embeddings,
         ("GET", "/models") => Route::Models,
-        ("GET" | "HEAD", "") => Route::Root,
+        ("GET" | "HEAD", "" | "/livez") => Route::Root,
         ("GET", "/_stats") => Route::Stats,
         ("POST", "/_script") => Route::Script,
         ("POST", "/_reset") => Route::Reset,
