@@ -1,0 +1,81 @@
+//! The HTTP face of the control plane: logins, the actions API, the fleet. Handlers parse their form, check
+//! it by `rules`, run one transaction of `db`, and answer.
+//!
+//! Depends on `rules`, `db` and the handles of `publish`. Never talks to a proxy or an upstream itself.
+
+pub mod actions;
+pub mod answer;
+pub mod ask;
+pub mod audit;
+pub mod auth;
+pub mod error;
+pub mod fleet;
+pub mod openapi;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+pub use answer::{Answer, Done};
+pub use ask::Ask;
+pub use error::Failure;
+pub use routes::configure;
+
+use crate::config::{KeyReveal, Secret};
+use crate::db::Pool;
+use crate::publish;
+use chrono_tz::Tz;
+use contract::seal::Sealer;
+use std::time::Duration;
+
+/// What every handler can reach. Made once, shared by all workers.
+#[derive(Debug)]
+pub struct State {
+    /// Postgres.
+    pub pool: Pool,
+    /// Settings of the process.
+    pub settings: Settings,
+    /// Tells the reconciler of this replica that something was committed.
+    pub wake: publish::Wake,
+    /// Which proxy acts on what.
+    pub fleet: publish::Fleet,
+    /// The newest table, for the rows that it had to leave out.
+    pub newest: publish::Newest,
+    /// Failed logins by address.
+    pub guard: auth::Guard,
+}
+
+/// The settings that handlers read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// A credential of the root account.
+    pub admin_token: Secret,
+    /// Seals secrets at rest.
+    pub sealer: Sealer,
+    /// Whether a sealed copy of client keys is kept for admins.
+    pub key_reveal: KeyReveal,
+    /// How long a login lives.
+    pub session_ttl: Duration,
+    /// Decides days and times without a zone.
+    pub time_zone: Tz,
+    /// Largest request body, in bytes.
+    pub max_body: usize,
+    /// How long a request's body may take to arrive.
+    pub body_timeout: Duration,
+    /// How many proxies in front of this process append to `X-Forwarded-For`; 0: none is believed.
+    pub forwarded_hops: usize,
+    /// How long a proxy that stayed away is still shown.
+    pub forget: Duration,
+}
+
+impl State {
+    /// A state without failed logins.
+    pub fn new(
+        pool: Pool,
+        settings: Settings,
+        wake: publish::Wake,
+        fleet: publish::Fleet,
+        newest: publish::Newest,
+    ) -> Self {
+        Self { pool, settings, wake, fleet, newest, guard: auth::Guard::default() }
+    }
+}

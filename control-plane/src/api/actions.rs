@@ -1,0 +1,9 @@
+//! The actions API: `POST /api/actions/<module>/<action>`, one folder per module and one file per action.
+
+pub mod health;
+pub mod keys;
+pub mod limits;
+pub mod model_prices;
+pub mod providers;
+pub mod usage_logs;
+pub mod users;

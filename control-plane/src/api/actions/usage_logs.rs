@@ -1,0 +1,4 @@
+//! The ledger, as a log of requests.
+
+pub mod get_usage_logs;
+mod view;

@@ -1,0 +1,8 @@
+//! People: accounts of an owner, seen flat.
+
+pub mod add_user;
+pub mod edit_user;
+mod form;
+pub mod get_users;
+pub mod remove_user;
+mod view;

@@ -1,0 +1,61 @@
+//! Requests: the body as a form, whatever its Content-Type says; bounded in size and time.
+
+use super::{Failure, State};
+use crate::rules::{Code, Form, Members, Refusal};
+use actix_web::dev::Payload;
+use actix_web::{FromRequest, HttpRequest, web};
+use futures_util::future::LocalBoxFuture;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The body of a request.
+#[derive(Debug)]
+pub struct Ask<F> {
+    /// Its fields.
+    pub form: F,
+    /// All that it held, under canonical names.
+    pub members: Members,
+}
+
+impl<F> Ask<F> {
+    /// The names of what was sent, for the audit log: never values.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.members.names().map(|name| name.chars().take(64).collect()).collect();
+        names.sort_unstable();
+        names.truncate(100);
+        names
+    }
+}
+
+impl<F: Form> FromRequest for Ask<F> {
+    type Error = Failure;
+    type Future = LocalBoxFuture<'static, Result<Self, Failure>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let limits = request
+            .app_data::<web::Data<State>>()
+            .map(|state| (state.settings.max_body, state.settings.body_timeout));
+        let payload = web::Payload::from_request(request, payload);
+        Box::pin(async move {
+            let (max, patience) = limits.ok_or_else(|| Failure::internal("no state"))?;
+            let payload = payload.await.map_err(|_| Failure::from(Code::BodyUnreadable))?;
+            let members = Members::parse(&read(payload, max, patience).await?)?;
+            Ok(Self { form: F::read(&members)?, members })
+        })
+    }
+}
+
+async fn read(payload: web::Payload, max: usize, patience: Duration) -> Result<web::Bytes, Failure> {
+    let too_large = || Refusal::new(Code::BodyTooLarge).with("max", max);
+    match timeout(patience, payload.to_bytes_limited(max)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Err(_)) => Err(too_large().into()),
+        Ok(Ok(Err(_))) | Err(_) => Err(Code::BodyUnreadable.into()),
+    }
+}
+
+crate::rules::form::form! {
+    /// Nothing is asked for.
+    pub struct Nothing {}
+}

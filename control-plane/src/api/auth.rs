@@ -1,0 +1,188 @@
+//! Who calls: the credential of a request, the caller behind it, and what it may do.
+//!
+//! Deny by default: the middleware stands around all of `/api` and lets nobody pass without a caller but on
+//! the few open paths; the permission of each action is an extractor in its signature.
+
+mod cookies;
+mod guard;
+mod identity;
+pub mod login;
+mod site;
+
+pub use guard::Guard;
+
+use super::State;
+use super::error::Failure;
+use crate::rules::Code;
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
+use actix_web::middleware::Next;
+use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
+use identity::{Found, Identity};
+use std::future::{Ready, ready};
+use std::sync::Arc;
+
+/// Where the actions are.
+pub const ACTIONS: &str = "/api/actions/";
+
+/// The paths that need no caller.
+const OPEN: [&str; 4] =
+    ["/api/auth/login", "/api/auth/logout", "/api/actions/openapi.json", "/api/actions/health"];
+
+/// What a key that may not use the web may still do: read its own usage.
+const READ_ONLY: [&str; 7] = [
+    "users/getUsers",
+    "users/getUserLimitUsage",
+    "statistics/getUserStatistics",
+    "usage-logs/getUsageLogs",
+    "overview/getOverviewData",
+    "active-sessions/getActiveSessions",
+    "keys/getKeyLimitUsage",
+];
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// The account.
+    pub id: i64,
+    /// Whose rows it sees.
+    pub owner: i64,
+    /// Whether it may do everything in its owner's tree.
+    pub is_admin: bool,
+    /// For people.
+    pub name: String,
+    /// The action, as `users/addUser`.
+    pub action: String,
+    /// Where the call comes from.
+    pub client_ip: Option<String>,
+}
+
+impl Caller {
+    /// Refuses what concerns another account, unless the caller is an admin.
+    pub fn may_touch(&self, user: i64) -> Result<(), Failure> {
+        match self.is_admin || self.id == user {
+            true => Ok(()),
+            false => Err(Code::PermissionDenied.into()),
+        }
+    }
+}
+
+/// Any caller.
+#[derive(Clone, Debug)]
+pub struct LoggedIn(pub Arc<Caller>);
+
+/// A caller that is an admin.
+#[derive(Clone, Debug)]
+pub struct Admin(pub Arc<Caller>);
+
+impl FromRequest for LoggedIn {
+    type Error = Failure;
+    type Future = Ready<Result<Self, Failure>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let caller = request.extensions().get::<Arc<Caller>>().cloned();
+        ready(caller.map(Self).ok_or_else(|| Code::Unauthorized.into()))
+    }
+}
+
+impl FromRequest for Admin {
+    type Error = Failure;
+    type Future = Ready<Result<Self, Failure>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let caller = request.extensions().get::<Arc<Caller>>().cloned();
+        ready(match caller {
+            None => Err(Code::Unauthorized.into()),
+            Some(caller) if caller.is_admin => Ok(Self(caller)),
+            Some(_) => Err(Code::PermissionDenied.into()),
+        })
+    }
+}
+
+/// A credential as it came.
+struct Presented {
+    values: Vec<String>,
+    /// Browsers send cookies by themselves, so another site could make them act.
+    is_cookie: bool,
+}
+
+/// Bearer before `X-Api-Key` before cookies.
+fn presented(request: &HttpRequest) -> Option<Presented> {
+    let header = |name: &str| request.headers().get(name)?.to_str().ok().map(str::trim);
+    let bearer = header("authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    let explicit = bearer.or_else(|| header("x-api-key")).filter(|token| !token.is_empty());
+    if let Some(token) = explicit {
+        return Some(Presented { values: vec![token.to_owned()], is_cookie: false });
+    }
+    let values = cookies::values(request);
+    (!values.is_empty()).then_some(Presented { values, is_cookie: true })
+}
+
+/// Finds the caller of every request, and stops those that have none.
+pub async fn required(
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let checked = match OPEN.contains(&request.path()) {
+        true => open(request.request()),
+        false => authenticate(&request).await.map(Some),
+    };
+    match checked {
+        Err(failure) => Ok(request.into_response(HttpResponse::from_error(failure))),
+        Ok(caller) => {
+            if let Some(caller) = caller {
+                request.extensions_mut().insert(Arc::new(caller));
+            }
+            Ok(next.call(request).await?.map_into_boxed_body())
+        }
+    }
+}
+
+/// Logging somebody in from another site is an attack as well.
+fn open(request: &HttpRequest) -> Result<Option<Caller>, Failure> {
+    match is_write(request) && site::is_foreign(request) {
+        true => Err(Code::CsrfRejected.into()),
+        false => Ok(None),
+    }
+}
+
+fn is_write(request: &HttpRequest) -> bool {
+    !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+async fn authenticate(request: &ServiceRequest) -> Result<Caller, Failure> {
+    let state = request.app_data::<web::Data<State>>().ok_or_else(|| Failure::internal("no state"))?.clone();
+    let request = request.request();
+    let Some(presented) = presented(request) else { return Err(Code::Unauthorized.into()) };
+    if presented.is_cookie && is_write(request) && site::is_foreign(request) {
+        return Err(Code::CsrfRejected.into());
+    }
+    let mut found = None;
+    for value in &presented.values {
+        if let Found::Active(identity) = identity::find(&state, value).await? {
+            found = Some(identity);
+            break;
+        }
+    }
+    let Some(identity) = found else { return Err(Code::InvalidCredential.into()) };
+    let action = request.path().strip_prefix(ACTIONS).unwrap_or(request.path());
+    if identity.is_read_only() && !READ_ONLY.contains(&action) {
+        return Err(Code::ReadOnly.into());
+    }
+    Ok(caller(identity, action, site::client_ip(request, &state.settings)))
+}
+
+fn caller(identity: Identity, action: &str, client_ip: Option<String>) -> Caller {
+    Caller {
+        id: identity.account.id,
+        owner: identity.account.owner_id,
+        is_admin: identity.is_admin(),
+        name: identity.account.name,
+        action: action.chars().take(128).collect(),
+        client_ip,
+    }
+}

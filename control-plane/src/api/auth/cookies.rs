@@ -1,0 +1,37 @@
+//! The two cookies of a login: the documented name and the one that clients in the wild send.
+
+use actix_web::HttpRequest;
+use actix_web::cookie::{Cookie, SameSite, time};
+use std::time::Duration;
+
+/// Both carry the same value.
+pub(super) const NAMES: [&str; 2] = ["session", "auth-token"];
+
+/// The different values that a request carries, in the order of [`NAMES`].
+pub(super) fn values(request: &HttpRequest) -> Vec<String> {
+    let mut values = Vec::new();
+    for name in NAMES {
+        let Some(cookie) = request.cookie(name) else { continue };
+        let value = cookie.value().trim().to_owned();
+        if !value.is_empty() && !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+/// Not Secure over plain HTTP: a browser would never send it back.
+pub(super) fn set(value: &str, life: Duration, is_https: bool) -> [Cookie<'static>; 2] {
+    let life = time::Duration::seconds(i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+    NAMES.map(|name| build(name, value, life, is_https))
+}
+
+/// Takes them away.
+pub(super) fn clear(is_https: bool) -> [Cookie<'static>; 2] {
+    NAMES.map(|name| build(name, "", time::Duration::ZERO, is_https))
+}
+
+fn build(name: &'static str, value: &str, life: time::Duration, is_https: bool) -> Cookie<'static> {
+    let cookie = Cookie::build(name, value.to_owned());
+    cookie.path("/").http_only(true).same_site(SameSite::Lax).max_age(life).secure(is_https).finish()
+}

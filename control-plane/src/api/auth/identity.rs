@@ -1,0 +1,72 @@
+//! From a credential to the account behind it.
+
+use crate::api::{Failure, State};
+use crate::db::logins::{self, Account, Credential};
+use crate::db::rows::ROOT;
+use crate::rules::key;
+use chrono::Utc;
+use subtle::ConstantTimeEq;
+
+/// An account that may act, and the key that it came with; none for ADMIN_TOKEN.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) account: Account,
+    pub(super) key: Option<Credential>,
+}
+
+/// What a credential is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Of an account that may act.
+    Active(Identity),
+    /// Known, but switched off, expired or deleted.
+    Inactive,
+    /// Nobody's.
+    Unknown,
+}
+
+impl Identity {
+    /// A key that may not use the web sees its own usage and nothing else, whoever owns it.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| !key.can_login_web_ui)
+    }
+
+    pub(super) fn is_admin(&self) -> bool {
+        self.account.role == "admin" && !self.is_read_only()
+    }
+}
+
+/// Whether a text is ADMIN_TOKEN, in a time that does not depend on where they differ.
+pub(super) fn is_admin_token(state: &State, credential: &str) -> bool {
+    let wanted = state.settings.admin_token.expose();
+    let is_set = !wanted.is_empty() && wanted != "change-me";
+    // Hashes are compared, so that the length does not show either.
+    is_set & bool::from(key::hash(wanted).ct_eq(&key::hash(credential)))
+}
+
+/// The account behind ADMIN_TOKEN, a login's token or a client key.
+pub(super) async fn find(state: &State, credential: &str) -> Result<Found, Failure> {
+    if is_admin_token(state, credential) {
+        let mut conn = state.pool.read().await?;
+        let account = logins::account(&mut conn, ROOT).await?;
+        return Ok(known(account.map(|account| (account, None))));
+    }
+    let hash = key::hash(credential);
+    let mut conn = state.pool.read().await?;
+    Ok(match credential.starts_with(key::SESSION_PREFIX) {
+        true => known(logins::by_session_hash(&mut conn, &hash).await?),
+        false => {
+            let found = logins::by_key_hash(&mut conn, &hash).await?;
+            known(found.map(|(account, key)| (account, Some(key))))
+        }
+    })
+}
+
+fn known(found: Option<(Account, Option<Credential>)>) -> Found {
+    let Some((account, key)) = found else { return Found::Unknown };
+    let now = Utc::now();
+    match account.is_active(now) && key.as_ref().is_none_or(|key| key.is_active(now)) {
+        true => Found::Active(Identity { account, key }),
+        false => Found::Inactive,
+    }
+}

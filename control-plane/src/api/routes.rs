@@ -1,0 +1,65 @@
+//! The one list of endpoints: what is mounted is what is documented.
+
+use super::actions::{health, keys, model_prices, providers, usage_logs, users};
+use super::auth::{self, login};
+use super::error::Failure;
+use super::{error, fleet, openapi};
+use crate::rules::{Code, Refusal};
+use actix_web::middleware::from_fn;
+use actix_web::{HttpRequest, web};
+
+/// Where everything of this module is.
+pub(super) const BASE: &str = "/api";
+
+/// Mounts every handler, and makes the document of the same list.
+macro_rules! endpoints {
+    ($($handler:path,)+) => {
+        fn mount(scope: actix_web::Scope) -> actix_web::Scope {
+            scope$(.service($handler))+
+        }
+
+        /// What each handler says about itself.
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($handler,)+))]
+        pub(super) struct Handlers;
+    };
+}
+
+endpoints! {
+    login::login,
+    login::logout,
+    users::get_users::get_users,
+    users::add_user::add_user,
+    users::edit_user::edit_user,
+    users::remove_user::remove_user,
+    keys::get_keys::get_keys,
+    keys::add_key::add_key,
+    keys::edit_key::edit_key,
+    keys::remove_key::remove_key,
+    providers::get_providers::get_providers,
+    providers::add_provider::add_provider,
+    providers::edit_provider::edit_provider,
+    providers::remove_provider::remove_provider,
+    model_prices::get_model_prices_paginated::get_model_prices_paginated,
+    model_prices::upload_price_table::upload_price_table,
+    model_prices::has_price_table::has_price_table,
+    usage_logs::get_usage_logs::get_usage_logs,
+    fleet::fleet,
+    openapi::openapi,
+    health::health,
+}
+
+/// Everything under `/api`, behind the credential check and inside the envelope. Needs `Data<State>`.
+pub fn configure(config: &mut web::ServiceConfig) {
+    let scope = mount(web::scope(BASE)).default_service(web::to(unknown));
+    config.service(scope.wrap(from_fn(auth::required)).wrap(from_fn(error::envelope)));
+}
+
+/// A path that exists with another method, or does not exist.
+async fn unknown(request: HttpRequest) -> Result<String, Failure> {
+    let path: String = request.path().chars().take(200).collect();
+    Err(match openapi::method_of(request.path()) {
+        Some(method) => Refusal::new(Code::Method).with("path", path).with("allow", method).into(),
+        None => Refusal::new(Code::UnknownPath).with("path", path).into(),
+    })
+}

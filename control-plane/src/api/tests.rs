@@ -1,0 +1,116 @@
+//! The handlers against a real Postgres, by the numbered cases of the actions API's reference.
+
+mod access;
+mod logs;
+mod people;
+mod upstreams;
+
+use super::{Settings, State, configure};
+use crate::config::{KeyReveal, Secret};
+use crate::db::{first_start, testing};
+use crate::publish;
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
+use actix_web::test::{self, TestRequest};
+use actix_web::web::Data;
+use actix_web::{App, test::call_service};
+use contract::seal::Sealer;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::sync::watch;
+
+const TOKEN: &str = "an-admin-token";
+
+/// An API on an empty database.
+struct Api {
+    state: Data<State>,
+    /// Sent with every call.
+    bearer: Option<String>,
+}
+
+struct Answered {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Value,
+    text: String,
+}
+
+impl Answered {
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Api {
+    async fn new() -> Self {
+        Self::with(KeyReveal::Never).await
+    }
+
+    async fn with(key_reveal: KeyReveal) -> Self {
+        let pool = testing::database().await;
+        let prices = r#"{"bundled-model":{"mode":"chat","input_cost_per_token":"0.000001"}}"#;
+        first_start::prepare(&mut pool.write().await.unwrap(), prices).await.unwrap();
+        let settings = Settings {
+            admin_token: Secret::new(TOKEN),
+            sealer: Sealer::from_hex(&"0f".repeat(32)).unwrap(),
+            key_reveal,
+            session_ttl: Duration::from_secs(3600),
+            time_zone: chrono_tz::Asia::Shanghai,
+            max_body: 100_000,
+            body_timeout: Duration::from_secs(10),
+            forwarded_hops: 0,
+            forget: Duration::from_secs(60),
+        };
+        let newest = watch::channel(None).1;
+        let state = State::new(pool, settings, publish::Wake::default(), publish::Fleet::default(), newest);
+        Self { state: Data::new(state), bearer: Some(TOKEN.to_owned()) }
+    }
+
+    /// The same, called with another credential.
+    fn by(&self, bearer: &str) -> Self {
+        Self { state: self.state.clone(), bearer: Some(bearer.to_owned()) }
+    }
+
+    fn anonymous(&self) -> Self {
+        Self { state: self.state.clone(), bearer: None }
+    }
+
+    async fn send(&self, request: TestRequest) -> Answered {
+        let app = test::init_service(App::new().app_data(self.state.clone()).configure(configure)).await;
+        let request = match &self.bearer {
+            Some(bearer) => request.insert_header(("authorization", format!("Bearer {bearer}"))),
+            None => request,
+        };
+        let response = call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = String::from_utf8(test::read_body(response).await.to_vec()).unwrap();
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
+        Answered { status, headers, body, text }
+    }
+
+    /// An action with a body as text.
+    async fn act(&self, action: &str, body: &str) -> Answered {
+        let request = TestRequest::post().uri(&format!("/api/actions/{action}"));
+        self.send(request.set_payload(body.to_owned())).await
+    }
+
+    /// An action that must work: its data.
+    async fn data(&self, action: &str, body: &str) -> Value {
+        let answer = self.act(action, body).await;
+        assert_eq!(answer.status, 200, "{action} {body}: {}", answer.text);
+        assert_eq!(answer.body["ok"], true);
+        answer.body["data"].clone()
+    }
+
+    /// An action that must be refused: status and code.
+    async fn refused(&self, action: &str, body: &str) -> (u16, String) {
+        let answer = self.act(action, body).await;
+        assert_eq!(answer.body["ok"], false, "{action} {body}: {}", answer.text);
+        assert!(answer.body["error"].as_str().is_some_and(|text| !text.is_empty() && !text.contains('{')));
+        (answer.status.as_u16(), answer.body["errorCode"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+fn code(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
