@@ -118,7 +118,9 @@ async fn upsert_in_tx(
             epoch.eq(excluded(epoch)),
             provider_health::generation.eq(excluded(provider_health::generation)),
         ));
-    let changed = diesel::query_dsl::methods::FilterDsl::filter(upsert, epoch.lt(excluded(epoch))).execute(conn).await?;
+    let changed = diesel::query_dsl::methods::FilterDsl::filter(upsert, epoch.lt(excluded(epoch)))
+        .execute(conn)
+        .await?;
     Ok(changed > 0)
 }
 

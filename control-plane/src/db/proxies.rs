@@ -29,21 +29,19 @@ pub struct ProxyRow {
 pub async fn upsert(conn: &mut Conn, rows: &[ProxyRow]) -> Result<(), Error> {
     use proxies::*;
     for row in rows {
-        let upsert = diesel::insert_into(table)
-            .values(row)
-            .on_conflict(proxy_id)
-            .do_update()
-            .set((
-                boot_id.eq(excluded(boot_id)),
-                version.eq(excluded(version)),
-                address.eq(excluded(address)),
-                generation.eq(excluded(generation)),
-                rejected.eq(excluded(rejected)),
-                connected.eq(excluded(connected)),
-                connected_at.eq(excluded(connected_at)),
-                last_seen_at.eq(excluded(last_seen_at)),
-            ));
-        diesel::query_dsl::methods::FilterDsl::filter(upsert, connected_at.le(excluded(connected_at))).execute(conn).await?;
+        let upsert = diesel::insert_into(table).values(row).on_conflict(proxy_id).do_update().set((
+            boot_id.eq(excluded(boot_id)),
+            version.eq(excluded(version)),
+            address.eq(excluded(address)),
+            generation.eq(excluded(generation)),
+            rejected.eq(excluded(rejected)),
+            connected.eq(excluded(connected)),
+            connected_at.eq(excluded(connected_at)),
+            last_seen_at.eq(excluded(last_seen_at)),
+        ));
+        diesel::query_dsl::methods::FilterDsl::filter(upsert, connected_at.le(excluded(connected_at)))
+            .execute(conn)
+            .await?;
     }
     Ok(())
 }

@@ -47,6 +47,7 @@ fn on(dir: &Path, name: &str) -> Database {
         url,
         max_connections: 4,
         wait: Duration::from_secs(10),
+        start_wait: Duration::from_secs(10),
         max_lifetime: Duration::from_secs(600),
         timeouts: LIMITS,
     }
