@@ -360,48 +360,13 @@ fn refusal(name: &str, env: &[(String, String)]) -> Result<(Option<i32>, String)
     Ok((output.status.code(), text))
 }
 
-#[test]
-fn a_missing_or_wrong_setting_is_one_sentence_that_names_it() -> Result<()> {
-    let data = tempfile::tempdir()?;
-    let addr = || -> Result<String> { Ok(format!("127.0.0.1:{}", free_port()?)) };
-    let secrets = [("CONTROL_TOKEN", "c".repeat(32)), ("SECRETS_KEY", "ab".repeat(32))];
-    let listen = [("LISTEN_ADDR", addr()?), ("OPS_ADDR", addr()?)];
-    let mut control: Vec<(&str, String)> = secrets.clone().into_iter().chain(listen.clone()).collect();
-    control.extend([
-        ("DATABASE_URL", "postgres://127.0.0.1:9/none".to_owned()),
-        ("ADMIN_TOKEN", "a".repeat(32)),
-    ]);
-    control.push(("GRPC_ADDR", addr()?));
-    let mut proxy: Vec<(&str, String)> = secrets.into_iter().chain(listen).collect();
-    proxy.push(("DATA_DIR", data.path().to_string_lossy().into_owned()));
-    let cases: [(&str, &str, Option<&str>); 20] = [
-        ("control-plane", "DATABASE_URL", None),
-        ("control-plane", "ADMIN_TOKEN", None),
-        ("control-plane", "SECRETS_KEY", None),
-        ("control-plane", "CONTROL_TOKEN", None),
-        ("control-plane", "ADMIN_TOKEN", Some("change-me")),
-        ("control-plane", "SECRETS_KEY", Some("too-short-a-secret")),
-        ("control-plane", "DATABASE_URL", Some("no url")),
-        ("control-plane", "LISTEN_ADDR", Some("nowhere")),
-        ("control-plane", "TIME_ZONE", Some("Mars/Olympus")),
-        ("control-plane", "PUBLISH_POLL_MS", Some("often")),
-        ("data-plane", "CONTROL_TOKEN", None),
-        ("data-plane", "SECRETS_KEY", None),
-        ("data-plane", "SECRETS_KEY", Some("too-short-a-secret")),
-        ("data-plane", "LISTEN_ADDR", Some("nowhere")),
-        ("data-plane", "WORKERS", Some("many")),
-        ("data-plane", "MAX_BODY_BYTES", Some("-1")),
-        ("data-plane", "QUOTA_STATUS", Some("418")),
-        ("data-plane", "CONTROL_PLANE_GRPC", Some("no url")),
-        ("data-plane", "CONNECT_TIMEOUT", Some("soon")),
-        ("data-plane", "REDIS_URL", Some("no url")),
-    ];
-    for (name, variable, value) in cases {
-        let base = if name == "control-plane" { &control } else { &proxy };
-        let others = base.iter().filter(|(name, _)| *name != variable);
+/// Each case is a variable with a wrong value, or without one, among settings that are right.
+fn each_is_named(name: &str, right: &[(&str, String)], cases: &[(&str, Option<&str>)]) -> Result<()> {
+    for (variable, value) in cases {
+        let others = right.iter().filter(|(name, _)| name != variable);
         let mut env: Vec<(String, String)> =
             others.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        env.extend(value.map(|value| (variable.to_owned(), value.to_owned())));
+        env.extend(value.map(|value| ((*variable).to_owned(), value.to_owned())));
         let (code, text) = refusal(name, &env)?;
         let what = format!("{name} with {variable}={value:?}: {code:?} {text}");
         assert!(code.is_some_and(|code| code != 0), "{what}");
@@ -410,4 +375,57 @@ fn a_missing_or_wrong_setting_is_one_sentence_that_names_it() -> Result<()> {
         assert!(!text.contains("too-short-a-secret") && !text.contains("panicked"), "{what}");
     }
     Ok(())
+}
+
+fn addr() -> Result<String> {
+    Ok(format!("127.0.0.1:{}", free_port()?))
+}
+
+fn common() -> Result<Vec<(&'static str, String)>> {
+    let secrets = [("CONTROL_TOKEN", "c".repeat(32)), ("SECRETS_KEY", "ab".repeat(32))];
+    Ok(secrets.into_iter().chain([("LISTEN_ADDR", addr()?), ("OPS_ADDR", addr()?)]).collect())
+}
+
+#[test]
+fn a_control_plane_names_the_setting_that_is_missing_or_wrong() -> Result<()> {
+    let mut right = common()?;
+    right.extend([("ADMIN_TOKEN", "a".repeat(32)), ("GRPC_ADDR", addr()?)]);
+    right.push(("DATABASE_URL", "postgres://127.0.0.1:9/none".to_owned()));
+    let cases = [
+        ("DATABASE_URL", None),
+        ("ADMIN_TOKEN", None),
+        ("SECRETS_KEY", None),
+        ("CONTROL_TOKEN", None),
+        ("ADMIN_TOKEN", Some("change-me")),
+        ("SECRETS_KEY", Some("too-short-a-secret")),
+        ("DATABASE_URL", Some("no url")),
+        ("LISTEN_ADDR", Some("nowhere")),
+        ("TIME_ZONE", Some("Mars/Olympus")),
+        ("PUBLISH_POLL_MS", Some("often")),
+        ("LOG_FORMAT", Some("sideways")),
+    ];
+    each_is_named("control-plane", &right, &cases)
+}
+
+#[test]
+fn a_proxy_names_the_setting_that_is_missing_or_wrong() -> Result<()> {
+    let data = tempfile::tempdir()?;
+    let mut right = common()?;
+    right.push(("DATA_DIR", data.path().to_string_lossy().into_owned()));
+    let cases = [
+        ("CONTROL_TOKEN", None),
+        ("SECRETS_KEY", None),
+        ("SECRETS_KEY", Some("too-short-a-secret")),
+        ("LISTEN_ADDR", Some("nowhere")),
+        ("WORKERS", Some("many")),
+        ("MAX_BODY_BYTES", Some("-1")),
+        ("QUOTA_STATUS", Some("418")),
+        ("CONTROL_PLANE_GRPC", Some("no url")),
+        ("CONNECT_TIMEOUT", Some("soon")),
+        ("REDIS_URL", Some("no url")),
+        ("LOG_FORMAT", Some("sideways")),
+        ("DATA_DIR", Some("/proc/no/such/folder")),
+        ("UPSTREAM_CA_FILE", Some("/no/such/file")),
+    ];
+    each_is_named("data-plane", &right, &cases)
 }
