@@ -152,14 +152,17 @@ pub fn save_behind(dir: PathBuf, tasks: &Tasks) -> Saver {
     let within = tasks.clone();
     tasks.spawn("table-to-disk", async move {
         let stop = within.stopping();
+        let mut written: Option<Arc<Stored>> = None;
         loop {
             let more = tokio::select! {
                 changed = newest.changed() => changed.is_ok(),
                 () = stop.cancelled() => false,
             };
-            let due = more || newest.has_changed().unwrap_or(false);
-            let stored = due.then(|| newest.borrow_and_update().clone()).flatten();
-            if let Some(stored) = stored {
+            let stored = newest.borrow_and_update().clone();
+            let is_new =
+                |stored: &Arc<Stored>| !written.as_ref().is_some_and(|last| Arc::ptr_eq(last, stored));
+            if let Some(stored) = stored.filter(is_new) {
+                written = Some(Arc::clone(&stored));
                 let dir = dir.clone();
                 let done = within.blocking("write-table", move || write(&dir, &stored)).await;
                 if let Some(Err(error)) = done {

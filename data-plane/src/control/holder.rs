@@ -131,6 +131,9 @@ impl Holder {
         )]
         self.metrics.table_generation.set(generation.0 as f64);
         self.metrics.table_updates.increment(1);
+        self.metrics.table_from_disk.set(if source == Source::Disk { 1.0 } else { 0.0 });
+        #[expect(clippy::cast_precision_loss, reason = "a count of rows")]
+        self.metrics.table_rejected.set(applied.rejected.len() as f64);
         let before = self.status.load();
         let fresh: Vec<_> = applied.rejected.iter().filter(|r| !before.rejected.contains(r)).collect();
         self.metrics.sections_refused.increment(fresh.len() as u64);

@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::store::Ledger;
 use contract::pb::config_discovery_client::ConfigDiscoveryClient;
 use contract::pb::usage_ingest_client::UsageIngestClient;
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,8 +135,12 @@ fn pem(variable: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|source| Error::File { variable, path: path.to_owned(), source })
 }
 
-/// A status in a few words: code and the server's text.
+/// A status in a few words: code, the server's text, and the cause where there is one on this side.
 pub(super) fn brief(status: &Status) -> String {
     let text: String = status.message().chars().take(200).collect();
-    format!("{:?}: {text}", status.code())
+    let causes = std::iter::successors(status.source(), |error| (*error).source());
+    match causes.last() {
+        Some(cause) => format!("{:?}: {text} ({cause})", status.code()),
+        None => format!("{:?}: {text}", status.code()),
+    }
 }

@@ -85,6 +85,13 @@ impl Report {
                 Box::pin(self.send(first)).await?;
                 Box::pin(self.send(second)).await
             }
+            Err(status) if status.code() == Code::OutOfRange => {
+                // Larger than any message may be: no other try can do better, and the rest must not wait.
+                let id = records.first().map(|record| record.id.clone()).unwrap_or_default();
+                let refused = vec![pb::RefusedRecord { id, reason: brief(&status) }];
+                self.done(records.len(), &pb::ReportReply { refused, ..pb::ReportReply::default() });
+                Ok(())
+            }
             Err(status) => Err(brief(&status)),
         }
     }

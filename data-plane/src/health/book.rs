@@ -52,14 +52,15 @@ impl Book {
     /// Asks to use a provider now. [`Gate::Trial`] takes its one trial and must be followed by [`Book::record`]
     /// or [`Book::release`].
     pub fn gate(&self, up: &Upstream, now_ms: i64) -> Gate {
-        let Some(entry) = self.entry(up.row.id) else { return Gate::Open };
-        if entry.has(SERVES) {
-            return Gate::Open;
+        match self.0.entries.load().get(&up.row.id) {
+            Some(entry) if !entry.has(SERVES) => {
+                let mut held = entry.lock();
+                let (gate, changed) = held.machine.enter(now_ms);
+                self.done(entry, held, up.row.id, changed);
+                gate
+            }
+            _ => Gate::Open,
         }
-        let mut held = entry.lock();
-        let (gate, changed) = held.machine.enter(now_ms);
-        self.done(&entry, held, up.row.id, changed);
-        gate
     }
 
     /// What [`Book::gate`] would answer; changes nothing.

@@ -1,11 +1,149 @@
 //! Usage records on their way to the control plane, and what it is asked about money.
 
-use super::fake::{Dir, Fake, config};
-use crate::control::Link;
+use super::fake::{Dir, Fake, PATIENCE, config, eventually, soon};
+use crate::config::Config;
+use crate::control::{Link, Report};
+use crate::spool::{Options, Spool};
 use crate::store::SpentQuery;
-use contract::ids::{KeyId, ProviderId, UserId};
+use crate::tasks::Tasks;
+use crate::telemetry::metrics::Metrics;
+use contract::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
+use contract::pb;
 use contract::table::Scope;
+use contract::usage::{Dialect, Outcome, TokenCounts, UsageRecord, UsageSource};
+use rust_decimal::Decimal;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tonic::Status;
+
+fn record(number: i64) -> UsageRecord {
+    UsageRecord {
+        id: RequestId::new(number, [7; 10]),
+        proxy_id: "proxy-1".to_owned(),
+        started_at_ms: number,
+        owner_id: UserId(1),
+        user_id: UserId(2),
+        key_id: KeyId(3),
+        provider_id: None,
+        session_id: None,
+        dialect: Dialect::Anthropic,
+        endpoint: "/v1/messages".to_owned(),
+        model: "m".to_owned(),
+        upstream_model: None,
+        response_model: None,
+        billed_model: None,
+        streamed: false,
+        outcome: Outcome::Completed,
+        status: 200,
+        error: None,
+        blocked_by: None,
+        blocked_reason: None,
+        tokens: TokenCounts::default(),
+        usage_source: UsageSource::Reported,
+        cost: None,
+        cost_parts: BTreeMap::new(),
+        cost_multiplier: Decimal::ONE,
+        generation: Generation(1),
+        duration_ms: 1,
+        ttft_ms: None,
+        attempts: Vec::new(),
+        user_agent: None,
+        client_ip: None,
+        trace_id: None,
+        request_bytes: 0,
+        response_bytes: 0,
+        messages_count: 0,
+    }
+}
+
+struct Sender {
+    spool: Spool,
+    tasks: Tasks,
+}
+
+/// A reporter over a spool that holds records `0..records`.
+fn sender(fake: &Fake, dir: &Dir, records: i64) -> Sender {
+    let options = Options { folder: dir.path().join("spool"), max_bytes: 1 << 20, segment_bytes: 1 << 16 };
+    let spool = Spool::open(&options).expect("spool");
+    (0..records).for_each(|number| spool.append(&record(number)).expect("append"));
+    let config = Config::clone(&config(fake.address, dir));
+    let config = Config { report_batch: 3, report_linger: Duration::ZERO, flush_timeout: PATIENCE, ..config };
+    let tasks = Tasks::new(Handle::current());
+    let report = Report {
+        link: Link::new(&config, tasks.handle()).expect("link"),
+        config: Arc::new(config),
+        tasks: tasks.clone(),
+        spool: spool.clone(),
+        metrics: Metrics::install().0,
+    };
+    report.start();
+    Sender { spool, tasks }
+}
+
+fn numbers(request: &pb::ReportRequest) -> Vec<i64> {
+    request.records.iter().map(|record| record.started_at_ms).collect()
+}
+
+#[tokio::test]
+async fn a_batch_leaves_the_spool_when_it_is_committed_and_not_before() {
+    let (mut fake, dir) = (Fake::start().await, Dir::new());
+    let sender = sender(&fake, &dir, 4);
+    for why in [Status::unavailable("Postgres is away"), Status::internal("anything")] {
+        let (request, answer) = fake.report().await;
+        assert_eq!((request.proxy_id.as_str(), numbers(&request)), ("proxy-1", vec![0, 1, 2]));
+        assert_eq!(sender.spool.depth().records, 4);
+        answer.send(Err(why)).expect("answer");
+    }
+    let (request, answer) = fake.report().await;
+    assert_eq!(numbers(&request), [0, 1, 2]);
+    // One can never be stored: it is dropped with the others.
+    let refused =
+        vec![pb::RefusedRecord { id: request.records[1].id.clone(), reason: "no such user".into() }];
+    answer.send(Ok(pb::ReportReply { inserted: 2, refused })).expect("answer");
+    let (request, answer) = fake.report().await;
+    assert_eq!((numbers(&request), sender.spool.depth().records), (vec![3], 1));
+    answer.send(Ok(pb::ReportReply { inserted: 1, ..pb::ReportReply::default() })).expect("answer");
+    eventually("an empty spool", || sender.spool.depth().records == 0).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_is_too_large_goes_in_parts() {
+    let (mut fake, dir) = (Fake::start().await, Dir::new());
+    let sender = sender(&fake, &dir, 3);
+    let mut stored = Vec::new();
+    while sender.spool.depth().records > 0 {
+        let Ok((request, answer)) = tokio::time::timeout(Duration::from_millis(20), fake.report()).await
+        else {
+            continue;
+        };
+        let reply = match request.records.len() {
+            1 if numbers(&request) != [1] => {
+                stored.extend(numbers(&request));
+                Ok(pb::ReportReply { inserted: 1, ..pb::ReportReply::default() })
+            }
+            _ => Err(Status::out_of_range("decoded message length too large")),
+        };
+        answer.send(reply).expect("answer");
+    }
+    assert_eq!(stored, [0, 2], "the one that fits into no message does not hold up the others");
+}
+
+#[tokio::test]
+async fn what_is_left_is_delivered_at_the_end() {
+    let (mut fake, dir) = (Fake::start().await, Dir::new());
+    let sender = sender(&fake, &dir, 2);
+    let (_, unanswered) = fake.report().await;
+    sender.spool.append(&record(2)).expect("append");
+    sender.tasks.stopping().cancel();
+    drop(unanswered);
+    let (request, answer) = fake.report().await;
+    assert_eq!(numbers(&request), [0, 1, 2]);
+    answer.send(Ok(pb::ReportReply::default())).expect("answer");
+    assert!(soon("the end", sender.tasks.finish(PATIENCE)).await);
+    assert_eq!(sender.spool.depth().records, 0);
+}
 
 #[tokio::test]
 async fn the_ledger_answers_question_by_question() {
