@@ -18,4 +18,4 @@ pub use request::request;
 pub use tls::{Tls, TlsError};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,10 +5,11 @@ use super::trace;
 use crate::config::LogFormat;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use std::time::Duration;
+use tonic::transport::ClientTlsConfig;
 use tracing::Subscriber;
 use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -85,8 +86,12 @@ where
 }
 
 fn provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Error> {
-    let exporter =
-        SpanExporter::builder().with_tonic().with_endpoint(endpoint).build().map_err(Error::Exporter)?;
+    let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint);
+    if endpoint.starts_with("https:") {
+        let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned();
+        exporter = exporter.with_tls_config(ClientTlsConfig::new().trust_anchors(roots));
+    }
+    let exporter = exporter.build().map_err(Error::Exporter)?;
     let resource = Resource::builder()
         .with_service_name(settings.service.clone())
         .with_attribute(KeyValue::new("service.instance.id", settings.instance.clone()))
@@ -107,5 +112,50 @@ impl Guard {
             Ok(Ok(Err(error))) => tracing::warn!(%error, "the last spans were not exported"),
             Ok(Err(_)) | Err(_) => tracing::warn!("the last spans were not exported in time"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn spans_leave_over_grpc_and_a_silent_collector_holds_up_nobody() {
+        let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", collector.local_addr().unwrap());
+        let settings = Settings {
+            format: LogFormat::Json,
+            level: "off".into(),
+            access: true,
+            otlp: Some(endpoint),
+            service: "test".into(),
+            instance: "p1".into(),
+        };
+        let guard = start(&settings).unwrap();
+        let head = http::Request::post("/v1/messages").body(()).unwrap().into_parts().0;
+        let span = trace::request_span(&head, contract::usage::Dialect::Anthropic, "m");
+        assert!(trace::trace_id(&span).is_some());
+        drop(span);
+        let received = std::thread::spawn(move || {
+            let mut preface = [0; 16];
+            collector.accept().unwrap().0.read_exact(&mut preface).map(|()| preface)
+        });
+        guard.flush(Duration::from_millis(300)).await;
+        assert_eq!(&received.join().unwrap().unwrap(), b"PRI * HTTP/2.0\r\n");
+    }
+
+    #[test]
+    fn a_wrong_level_names_its_variable() {
+        let settings = Settings {
+            format: LogFormat::Text,
+            level: "a=b=c".into(),
+            access: false,
+            otlp: None,
+            service: "test".into(),
+            instance: "p1".into(),
+        };
+        assert!(start(&settings).unwrap_err().to_string().starts_with("LOG_LEVEL is wrong"));
     }
 }

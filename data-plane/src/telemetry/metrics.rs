@@ -307,4 +307,4 @@ fn recorder() -> PrometheusRecorder {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -77,13 +77,13 @@ impl Client {
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let Some(resting) = self.pool.take(origin(&up.base)) else {
-            let fresh = self.connect(up).await?;
+            let fresh = Box::pin(self.connect(up)).await?;
             return self.exchange(fresh, request, head_timeout, false).await.map_err(|broken| broken.failure);
         };
         match self.exchange(resting, request.clone(), head_timeout, true).await {
             Err(broken) if broken.untouched => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
-                let fresh = self.connect(up).await?;
+                let fresh = Box::pin(self.connect(up)).await?;
                 let sent = self.exchange(fresh, request, head_timeout, false).await;
                 sent.map_err(|broken| broken.failure)
             }

@@ -126,9 +126,10 @@ fn names_client(name: &str) -> bool {
 fn authorize(up: &Upstream, headers: &mut HeaderMap) -> Result<(), header::InvalidHeaderValue> {
     let secret = up.secret.expose();
     let (bearer, own) = match up.row.kind {
-        ProviderKind::Claude => match claude_forms(up.base.host_str().unwrap_or_default()) {
-            (bearer, own) => (bearer.then_some(secret.to_owned()), own.then_some(X_API_KEY)),
-        },
+        ProviderKind::Claude => {
+            let (bearer, own) = claude_forms(up.base.host_str().unwrap_or_default());
+            (bearer.then_some(secret.to_owned()), own.then_some(X_API_KEY))
+        }
         ProviderKind::ClaudeAuth | ProviderKind::Codex | ProviderKind::OpenAiCompatible => {
             (Some(secret.to_owned()), None)
         }

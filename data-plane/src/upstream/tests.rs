@@ -20,7 +20,7 @@ use tokio::task::LocalSet;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn provider(id: i64) -> Provider {
+pub(crate) fn provider(id: i64) -> Provider {
     Provider {
         id: ProviderId(id),
         owner_id: UserId(1),
@@ -50,7 +50,7 @@ pub(super) fn provider(id: i64) -> Provider {
     }
 }
 
-pub(super) fn upstream(row: Provider) -> Upstream {
+pub(crate) fn upstream(row: Provider) -> Upstream {
     Upstream::new(row, Secret::new("s3cret")).unwrap()
 }
 
@@ -334,22 +334,20 @@ async fn idle_time_counts_from_the_last_frame() {
 
 #[tokio::test]
 async fn unreachable_is_told_apart() {
+    async fn failure(up: &Upstream) -> FailureClass {
+        Box::pin(client(|_| {}).send(up, post("{}"), PATIENCE)).await.err().unwrap().class
+    }
     local(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let failure = client(|_| {}).send(&at(format!("http://{address}")), post("{}"), PATIENCE).await.err();
-        assert_eq!(failure.unwrap().class, FailureClass::Connect);
-        let nowhere = at("http://nowhere.invalid".into());
-        let failure = client(|_| {}).send(&nowhere, post("{}"), PATIENCE).await.err().unwrap();
-        assert!(matches!(failure.class, FailureClass::Dns), "{failure}");
+        assert_eq!(failure(&at(format!("http://{address}"))).await, FailureClass::Connect);
+        assert_eq!(failure(&at("http://nowhere.invalid".into())).await, FailureClass::Dns);
         let (up, _) =
             play(|_, mut stream| async move { write(&mut stream, "SSH-2.0-OpenSSH\r\n").await }).await;
-        let failure = client(|_| {}).send(&up, post("{}"), PATIENCE).await.err().unwrap();
-        assert_eq!(failure.class, FailureClass::Protocol, "{failure}");
+        assert_eq!(failure(&up).await, FailureClass::Protocol);
         let https = at(up.row.base_url.replace("http://", "https://"));
-        let failure = client(|_| {}).send(&https, post("{}"), PATIENCE).await.err().unwrap();
-        assert_eq!(failure.class, FailureClass::Tls, "{failure}");
+        assert_eq!(failure(&https).await, FailureClass::Tls);
     })
     .await;
 }
@@ -414,7 +412,7 @@ async fn resting_connections_are_bounded_and_grow_old() {
             settings.max_idle = 2;
             settings.keep_alive = Duration::from_millis(100);
         });
-        let send = || async { client.send(&up, post("{}"), PATIENCE).await.unwrap() };
+        let send = || Box::pin(async { client.send(&up, post("{}"), PATIENCE).await.unwrap() });
         let all = [send().await, send().await, send().await];
         for response in all {
             text(response).await;
@@ -424,6 +422,17 @@ async fn resting_connections_are_bounded_and_grow_old() {
         while client.resting() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_small() {
+    local(async {
+        let (client, up) = (client(|_| {}), at("http://127.0.0.1:9".into()));
+        // Part of every request's future; connecting is the cold arm and boxed.
+        let size = size_of_val(&client.send(&up, post("{}"), PATIENCE));
+        assert!(size <= 3 * 1024, "{size} bytes");
     })
     .await;
 }

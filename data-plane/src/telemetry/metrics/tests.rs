@@ -1,7 +1,7 @@
 use super::*;
 use std::collections::BTreeSet;
 
-fn record() -> UsageRecord {
+pub(in crate::telemetry) fn record() -> UsageRecord {
     use contract::ids::{Generation, KeyId, RequestId, UserId};
     use contract::usage::{TokenCounts, UsageSource};
     use rust_decimal::Decimal;
