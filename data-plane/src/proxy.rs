@@ -30,7 +30,6 @@ use guard::Guard;
 use http::Request;
 use hyper::body::Incoming;
 use inbound::Budget;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,11 +69,11 @@ impl Proxy {
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends
     /// the request.
-    pub fn handle(
+    pub async fn handle(
         self: Rc<Self>,
         request: Request<Incoming>,
         peer: SocketAddr,
-    ) -> impl Future<Output = http::Response<Body>> {
-        async move { self.serve(request, peer).await }
+    ) -> http::Response<Body> {
+        self.serve(request, peer).await
     }
 }

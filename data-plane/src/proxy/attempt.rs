@@ -96,7 +96,11 @@ impl Fault {
     /// An error in the guise of a 200; `meant` is the status that it would have had outside.
     fn disguised(status: Option<u16>, meant: u16, text: &str) -> Self {
         let (verdict, then) = blame(meant, None);
-        Self { verdict, then, ..Self::broken(status, text.chars().take(MAX_DETAIL_CHARS).collect::<String>()) }
+        Self {
+            verdict,
+            then,
+            ..Self::broken(status, text.chars().take(MAX_DETAIL_CHARS).collect::<String>())
+        }
     }
 
     fn unreachable(failure: &Failure) -> Self {
@@ -130,7 +134,7 @@ impl Proxy {
                 .unwrap_or_else(|_| Err(Fault::broken(Some(200), "no content before the timeout"))),
             // The caller's fault: the answer is the caller's, whoever would be asked.
             400 | 405..=407 | 409..=428 | 430..=499 => Ok(Answer::refusal(exchange, head, body)),
-            status => Err(fault(up, status, &head, body).await),
+            status => Err(Box::pin(fault(up, status, &head, body)).await),
         }
     }
 
@@ -189,7 +193,9 @@ async fn hold(exchange: &Exchange<'_>, head: Parts, mut body: upstream::Body) ->
         scanner.feed(&data);
         bytes += data.len();
         held.push_back(data);
-        if metered && !events && held.len() == 1
+        if metered
+            && !events
+            && held.len() == 1
             && let Some(fake) = held.front().and_then(|first| fake_success(Some(content_type), first))
         {
             return Err(Fault::disguised(status, fake.status(), fake.reason()));

@@ -35,12 +35,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => {
-                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
-            }
-            Self::Stream(stream) => {
-                stream.poll_next(cx).map(|next| next.map(|data| data.map(Frame::data)))
-            }
+            Self::Whole(bytes) => Poll::Ready(
+                bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))),
+            ),
+            Self::Stream(stream) => stream.poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
         }
     }
 

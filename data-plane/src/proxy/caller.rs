@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn one_credential_from_four_places() {
-        let cases: [(&[(&str, &str)], &str, Result<&str, &str>); 9] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Result<&'a str, &'a str>);
+        let cases: [Case<'_>; 9] = [
             (&[("authorization", "Bearer sk-a")], "/v1/messages", Ok("sk-a")),
             (&[("authorization", "bearer sk-a ")], "/v1/messages", Ok("sk-a")),
             (&[("authorization", "sk-a")], "/v1/messages", Ok("sk-a")),

@@ -32,6 +32,17 @@ pub struct Wish<'a> {
     pub now_ms: i64,
 }
 
+/// What a choice is made from.
+#[derive(Clone, Copy)]
+pub struct Ground<'a> {
+    /// The owner's providers of the caller's dialect.
+    pub pool: &'a [Arc<Upstream>],
+    /// Who is awake.
+    pub health: &'a Book,
+    /// Whose turn it is.
+    pub rotation: &'a Rotation,
+}
+
 /// A provider to try.
 pub struct Choice {
     /// Which.
@@ -77,12 +88,11 @@ impl Trail {
     /// The next provider to try. `over` says whether a provider is at a limit of its own.
     pub fn next(
         &mut self,
-        pool: &[Arc<Upstream>],
+        ground: &Ground<'_>,
         wish: &Wish<'_>,
-        health: &Book,
-        rotation: &Rotation,
         over: impl Fn(&Upstream) -> bool,
     ) -> Result<Choice, Nothing> {
+        let Ground { pool, health, rotation } = *ground;
         let mut able: SmallVec<[&Arc<Upstream>; 16]> =
             pool.iter().filter(|up| eligible(up, wish) && !self.tried.contains(&up.row.id)).collect();
         if able.is_empty() {
@@ -115,7 +125,12 @@ impl Trail {
     }
 
     /// Everything is asleep: the one that wakes first is tried once rather than refusing.
-    fn last_resort(&mut self, able: &[&Arc<Upstream>], wish: &Wish<'_>, health: &Book) -> Result<Choice, Nothing> {
+    fn last_resort(
+        &mut self,
+        able: &[&Arc<Upstream>],
+        wish: &Wish<'_>,
+        health: &Book,
+    ) -> Result<Choice, Nothing> {
         let first = able
             .iter()
             .filter_map(|up| match health.peek(up.row.id, wish.now_ms) {

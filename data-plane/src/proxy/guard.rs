@@ -43,8 +43,11 @@ impl Guard {
                 seen.clear();
             }
         }
-        let fresh =
-            Failures { count: 0, window_ends_ms: now_ms + millis(config.auth_failure_window), blocked_until_ms: 0 };
+        let fresh = Failures {
+            count: 0,
+            window_ends_ms: now_ms + millis(config.auth_failure_window),
+            blocked_until_ms: 0,
+        };
         let failures = seen.entry(address).or_insert(fresh);
         if failures.window_ends_ms <= now_ms {
             *failures = fresh;

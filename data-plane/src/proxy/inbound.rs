@@ -90,7 +90,12 @@ fn join(chunks: SmallVec<[Bytes; 4]>, total: usize) -> Bytes {
     whole.freeze()
 }
 
-async fn decode(config: &Config, headers: &HeaderMap, body: Bytes, share: &mut Share) -> Result<Bytes, Refusal> {
+async fn decode(
+    config: &Config,
+    headers: &HeaderMap,
+    body: Bytes,
+    share: &mut Share,
+) -> Result<Bytes, Refusal> {
     let Some(encoding) = header(headers, "content-encoding") else { return Ok(body) };
     let input = body.as_ref();
     let reader: Pin<Box<dyn AsyncRead + '_>> = match encoding.to_ascii_lowercase().as_str() {
@@ -101,7 +106,8 @@ async fn decode(config: &Config, headers: &HeaderMap, body: Bytes, share: &mut S
         "zstd" => Box::pin(ZstdDecoder::new(input)),
         other => return Err(Refusal::BodyUnreadable(format!("unknown content-encoding `{other}`"))),
     };
-    inflate(config, reader, share).await
+    // Boxed, as every rare turn of the walk: its room would be a part of every request's future.
+    Box::pin(inflate(config, reader, share)).await
 }
 
 async fn inflate(

@@ -170,7 +170,7 @@ impl Meter {
         let bill = self.bill(outcome, &usage);
         self.settle(outcome, bill.cost);
         self.tell_health(outcome);
-        let record = self.record(outcome, status, error, usage, bill);
+        let record = self.record(End { outcome, status, error }, usage, bill);
         trace::finish_request(&self.span, &record);
         self.shared.metrics.finished(&record);
         telemetry::access(&record);
@@ -197,7 +197,9 @@ impl Meter {
         let multiplier = self.upstream.as_ref().map_or(Decimal::ONE, |up| up.row.cost_multiplier);
         let free = match outcome {
             Outcome::Completed => !self.opening.kind.is_metered(),
-            Outcome::Aborted | Outcome::Cut => usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free,
+            Outcome::Aborted | Outcome::Cut => {
+                usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free
+            }
             Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Internal => true,
         };
         if free {
@@ -229,7 +231,8 @@ impl Meter {
             let zone = self.opening.table.owner(up.row.owner_id).time_zone;
             (up.row.id, limit::provider_counters(&up.row, zone, self.opening.started_at_ms))
         });
-        let bind = self.upstream.as_ref().filter(|up| served && !up.row.disable_session_reuse).map(|up| up.row.id);
+        let bind =
+            self.upstream.as_ref().filter(|up| served && !up.row.disable_session_reuse).map(|up| up.row.id);
         self.limiter.settle(Settlement {
             request: self.opening.id,
             user: self.opening.caller.user.id,
@@ -248,21 +251,21 @@ impl Meter {
             Outcome::Completed => Verdict::Success,
             Outcome::Cut => Verdict::Failure,
             // Failed attempts were told one by one; a hang-up or a refusal says nothing about the provider.
-            Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Aborted | Outcome::Internal => {
-                Verdict::Neutral
-            }
+            Outcome::Rejected
+            | Outcome::Exhausted
+            | Outcome::Blocked
+            | Outcome::Aborted
+            | Outcome::Internal => Verdict::Neutral,
         };
-        self.shared.health.record(upstream, &verdict, self.opening.started_at_ms + elapsed_ms(self.opening.started));
+        self.shared.health.record(
+            upstream,
+            &verdict,
+            self.opening.started_at_ms + elapsed_ms(self.opening.started),
+        );
     }
 
-    fn record(
-        &mut self,
-        outcome: Outcome,
-        status: u16,
-        error: Option<String>,
-        usage: Usage,
-        bill: Bill,
-    ) -> UsageRecord {
+    fn record(&mut self, end: End, usage: Usage, bill: Bill) -> UsageRecord {
+        let End { outcome, status, error } = end;
         let opening = &mut self.opening;
         let (blocked_by, blocked_reason) = self.blocked.take().unzip();
         let ttft = self.first_byte.map(|at| millis(at.duration_since(opening.started).as_millis()));
@@ -319,6 +322,13 @@ impl Drop for Meter {
         };
         self.finish(outcome, status, None);
     }
+}
+
+/// How it ended.
+struct End {
+    outcome: Outcome,
+    status: u16,
+    error: Option<String>,
 }
 
 struct Usage {

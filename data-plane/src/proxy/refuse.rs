@@ -15,7 +15,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Refusal {
     /// No credential in any of the four places.
-    #[error("no API key was given: send it as `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`")]
+    #[error(
+        "no API key was given: send it as `Authorization: Bearer`, `x-api-key`, `x-goog-api-key` or `?key=`"
+    )]
     NoCredential,
     /// Several different credentials.
     #[error("several different API keys were given; send one")]
@@ -68,7 +70,7 @@ pub enum Refusal {
     #[error("the request body could not be read: {0}")]
     BodyUnreadable(String),
     /// Not JSON, or a member has the wrong type.
-    #[error("the request body is not valid: {0}")]
+    #[error("{0}")]
     BodyInvalid(String),
     /// The caller may not use this model.
     #[error("the model `{0}` is not allowed for this API key")]
@@ -175,7 +177,9 @@ impl Refusal {
             | Self::KeyExpired
             | Self::UserDisabled
             | Self::UserExpired => StatusCode::UNAUTHORIZED,
-            Self::NotReady | Self::SpoolFull | Self::Overloaded | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::SpoolFull | Self::Overloaded | Self::Unavailable { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoRoute { .. } | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Guessing(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -57,8 +57,16 @@ impl Stream {
     /// A relay over what was opened.
     pub fn new(start: Start) -> Self {
         let Start { held, upstream, meter, events, filter, status, outcome, length } = start;
-        let mut stream =
-            Self { held: VecDeque::new(), upstream: Some(upstream), meter, events, filter, status, outcome, length };
+        let mut stream = Self {
+            held: VecDeque::new(),
+            upstream: Some(upstream),
+            meter,
+            events,
+            filter,
+            status,
+            outcome,
+            length,
+        };
         held.into_iter().for_each(|data| stream.take_in(data));
         // A short answer may lie here as a whole; then its record is due before its first byte.
         stream.finish_if_complete();

@@ -8,10 +8,10 @@ use crate::config::{Config, QuotaStatus};
 use bytes::Bytes;
 use contract::table::Measure;
 use contract::usage::{AttemptResult, Outcome};
-use llm::sse::HoldBack;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
+use llm::sse::HoldBack;
 
 /// Names the record of a request, for people who look one up.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-switchyard-request-id");

@@ -22,11 +22,12 @@ pub fn screen(words: &WordSet, body: &[u8]) -> Result<(), Refusal> {
 /// the model's words.
 fn texts(body: &Value) -> impl Iterator<Item = &str> {
     let whole = ["system", "instructions", "prompt"].into_iter().filter_map(|name| body.get(name));
-    let turns = ["messages", "input", "contents"].into_iter().filter_map(|name| body.get(name)).flat_map(|turns| {
-        let list = turns.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-        let users = list.filter(|turn| !matches!(turn["role"].as_str(), Some("assistant" | "model")));
-        users.chain(turns.is_string().then_some(turns))
-    });
+    let turns =
+        ["messages", "input", "contents"].into_iter().filter_map(|name| body.get(name)).flat_map(|turns| {
+            let list = turns.as_array().map(Vec::as_slice).unwrap_or_default().iter();
+            let users = list.filter(|turn| !matches!(turn["role"].as_str(), Some("assistant" | "model")));
+            users.chain(turns.is_string().then_some(turns))
+        });
     whole.chain(turns).flat_map(strings)
 }
 

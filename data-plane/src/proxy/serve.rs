@@ -2,7 +2,7 @@
 
 use super::attempt::{Answer, Exchange, Fault, Then};
 use super::caller::{Caller, authenticate, header};
-use super::choose::{Choice, Nothing, Trail, Wish};
+use super::choose::{Choice, Ground, Nothing, Trail, Wish};
 use super::inbound::{self, Share};
 use super::meter::{Meter, Opening, elapsed_ms, millis};
 use super::refuse::Refusal;
@@ -11,7 +11,7 @@ use super::{Body, Proxy, models, respond};
 use crate::config::Config;
 use crate::limit;
 use crate::store::{Admission, Ask as Claim};
-use crate::table::Snapshot;
+use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
 use bytes::Bytes;
 use chrono::Timelike;
@@ -37,14 +37,15 @@ impl Proxy {
         if let Some(answer) = respond::local(&head) {
             return answer;
         }
-        let route = llm::dialect::route(head.method.as_str(), head.uri.path(), &|name| header(&head.headers, name));
+        let route =
+            llm::dialect::route(head.method.as_str(), head.uri.path(), &|name| header(&head.headers, name));
         let dialect = route.as_ref().map_or(Dialect::OpenAi, |route| route.dialect);
         let answer = match route {
             None => {
                 let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
                 Err(Refusal::NoRoute { method, path })
             }
-            Some(route) => self.routed(&head, body, route, peer, started).await,
+            Some(route) => self.routed(&head, body, route, Arrival { peer, started }).await,
         };
         answer.unwrap_or_else(|refusal| {
             refusal.count(&self.shared.metrics);
@@ -57,9 +58,9 @@ impl Proxy {
         head: &Parts,
         body: Incoming,
         route: Route<'_>,
-        peer: SocketAddr,
-        started: Instant,
+        arrival: Arrival,
     ) -> Result<Response<Body>, Refusal> {
+        let Arrival { peer, started } = arrival;
         let table = self.shared.table.load_full();
         if table.generation.0 == 0 {
             return Err(Refusal::NotReady);
@@ -81,7 +82,8 @@ impl Proxy {
         let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
         let ask = read(head, &route, &body)?;
         allowed(&caller, head, ask.as_ref())?;
-        let opening = opening(head, &body, ask.as_ref(), Seen { route, caller, table, address, started, now_ms });
+        let opening =
+            opening(head, &body, ask.as_ref(), Seen { route, caller, table, address, started, now_ms });
         let span = trace::request_span(head, opening.dialect, &opening.model);
         let mut meter = Meter::new(&self.shared, &self.limiter, opening, span);
         if let Some(words) = meter.opening().table.words(meter.opening().caller.user.owner_id)
@@ -101,8 +103,7 @@ impl Proxy {
         let inject_usage = ask.as_ref().is_some_and(|ask| {
             route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
         });
-        let exchange =
-            Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage };
+        let exchange = Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage };
         let answer = match self.first_answer(&exchange, &mut meter, bound).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -201,13 +202,14 @@ impl Proxy {
             now_ms,
         };
         let zone = table.owner(owner).time_zone;
-        trail.next(
-            table.upstreams(owner, opening.dialect),
-            &wish,
-            &self.shared.health,
-            &self.shared.rotation,
-            |up| !up.row.limits.is_empty() && self.limiter.provider_over(&up.row, zone, now_ms),
-        )
+        let ground = Ground {
+            pool: table.upstreams(owner, opening.dialect),
+            health: &self.shared.health,
+            rotation: &self.shared.rotation,
+        };
+        let over =
+            |up: &Upstream| !up.row.limits.is_empty() && self.limiter.provider_over(&up.row, zone, now_ms);
+        trail.next(&ground, &wish, over)
     }
 
     /// All attempts at one provider.
@@ -274,7 +276,7 @@ fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Option<A
     }
     let ask = llm::request::parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
     if route.kind.needs_model() && ask.model.as_deref().is_none_or(str::is_empty) {
-        return Err(Refusal::BodyInvalid("`model` is missing".to_owned()));
+        return Err(Refusal::BodyInvalid("`model` is missing in the request body".to_owned()));
     }
     Ok(Some(ask))
 }
@@ -294,6 +296,12 @@ fn allowed(caller: &Caller, head: &Parts, ask: Option<&Ask<'_>>) -> Result<(), R
     let is = |pattern: &String| agent.contains(&pattern.to_ascii_lowercase());
     let listed = user.allowed_clients.is_empty() || user.allowed_clients.iter().any(is);
     if listed && !user.blocked_clients.iter().any(is) { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
+}
+
+/// Where from and when.
+struct Arrival {
+    peer: SocketAddr,
+    started: Instant,
 }
 
 struct Seen<'a> {
@@ -341,13 +349,19 @@ fn unavailable(nothing: Nothing, last: Option<Fault>, only_unknown: bool) -> Ref
             return Refusal::UnknownUpstream(fault.detail);
         }
         let text = format!("no provider could serve the request; the last one said: {}", fault.detail);
-        return Refusal::Unavailable { class: "all_providers_failed", text, retry_after: Some(Duration::from_secs(1)) };
+        return Refusal::Unavailable {
+            class: "all_providers_failed",
+            text,
+            retry_after: Some(Duration::from_secs(1)),
+        };
     }
     let (class, text) = match nothing {
         Nothing::NoProvider | Nothing::Tried => {
             ("no_available_providers", "no provider of your groups serves this model")
         }
-        Nothing::Asleep { .. } => ("circuit_breaker_open", "all providers for this model are resting after failures"),
+        Nothing::Asleep { .. } => {
+            ("circuit_breaker_open", "all providers for this model are resting after failures")
+        }
         Nothing::AtLimit => ("rate_limit_exceeded", "all providers for this model are at their limits"),
     };
     let retry_after = match nothing {

@@ -62,6 +62,10 @@ impl Scene {
         Wish { groups: &self.groups, model: Some("m"), bound: None, minute: 0, now_ms: NOW }
     }
 
+    fn ground<'a>(&'a self, pool: &'a [Arc<Upstream>]) -> Ground<'a> {
+        Ground { pool, health: &self.health, rotation: &self.rotation }
+    }
+
     fn next(&self, pool: &[Arc<Upstream>], trail: &mut Trail) -> Result<(i64, SelectedBy), Nothing> {
         self.next_with(pool, trail, &self.wish())
     }
@@ -72,7 +76,7 @@ impl Scene {
         trail: &mut Trail,
         wish: &Wish<'_>,
     ) -> Result<(i64, SelectedBy), Nothing> {
-        let choice = trail.next(pool, wish, &self.health, &self.rotation, |_| false)?;
+        let choice = trail.next(&self.ground(pool), wish, |_| false)?;
         Ok((choice.upstream.row.id.0, choice.by))
     }
 
@@ -134,7 +138,7 @@ fn a_provider_at_its_limit_is_skipped() {
     let pool = pool(vec![provider(1), provider(2)]);
     let over = |up: &Upstream| up.row.id.0 == 1;
     let next = |trail: &mut Trail, over: &dyn Fn(&Upstream) -> bool| {
-        trail.next(&pool, &scene.wish(), &scene.health, &scene.rotation, over).map(|choice| choice.upstream.row.id.0)
+        trail.next(&scene.ground(&pool), &scene.wish(), over).map(|choice| choice.upstream.row.id.0)
     };
     assert_eq!(next(&mut Trail::default(), &over), Ok(2));
     assert_eq!(next(&mut Trail::default(), &|_| true), Err(Nothing::AtLimit));
