@@ -12,7 +12,7 @@ print_addresses() {
 
 Switchyard is up.
 
-  Control plane   $CONTROL_PLANE_URL   (API reference: $CONTROL_PLANE_URL/api/actions/docs)
+  Control plane   $CONTROL_PLANE_URL   (API reference: $CONTROL_PLANE_URL/api/actions/openapi.json)
   Proxies         $PROXY_URL   $PROXY_URL_2
   Demo upstream   $DEMO_UPSTREAM_URL
   Admin token     $ADMIN_TOKEN
