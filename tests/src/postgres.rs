@@ -45,7 +45,8 @@ fn bin() -> Result<PathBuf> {
         places.extend(found.into_iter().rev());
     }
     places.extend(["/opt/homebrew/opt/postgresql/bin", "/usr/local/opt/postgresql/bin"].map(PathBuf::from));
-    let place = places.into_iter().find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists());
+    let tools = ["initdb", "postgres", "pg_ctl", "pg_dump", "psql"];
+    let place = places.into_iter().find(|dir| tools.iter().all(|tool| dir.join(tool).exists()));
     place.context("no Postgres found: install the package `postgresql`")
 }
 
