@@ -1,6 +1,7 @@
 //! What a proxy tells about itself: log lines and traces (`subscriber`, `trace`), numbers (`metrics`), and one
 //! access event per request. Depends on `contract`; never decides anything.
 
+mod lines;
 mod logging;
 pub mod metrics;
 pub mod trace;

@@ -1,6 +1,7 @@
 //! Starts log lines and, where an endpoint is configured, the export of spans over OTLP gRPC.
 
 use super::ACCESS_TARGET;
+use super::lines::{Lines, Writing};
 use super::trace;
 use crate::config::LogFormat;
 use opentelemetry::KeyValue;
@@ -39,21 +40,27 @@ pub enum Error {
     /// The level does not parse.
     #[error("LOG_LEVEL is wrong: expected a level such as info, or a list such as info,data_plane=debug")]
     Level(#[source] tracing_subscriber::filter::ParseError),
+    /// The thread that writes lines.
+    #[error("the log cannot be started")]
+    Thread(#[source] std::io::Error),
     /// The exporter does not take the endpoint.
     #[error("OTEL_EXPORTER_OTLP_ENDPOINT is wrong: the exporter could not be built")]
     Exporter(#[source] opentelemetry_otlp::ExporterBuildError),
 }
 
-/// Keeps the span export alive; flushed at the end.
+/// Keeps the export of spans and lines alive. Dropped, it writes the last lines; [`Guard::flush`] also sends the
+/// last spans.
 #[derive(Debug)]
 pub struct Guard {
     provider: Option<SdkTracerProvider>,
+    _lines: Writing,
 }
 
 /// Starts both. Must be called within a multi-thread runtime: the exporter's connection lives there. A second
 /// call in one process (tests) leaves the first one's subscriber in place.
 pub fn start(settings: &Settings) -> Result<Guard, Error> {
-    let lines = lines(settings)?;
+    let (out, writing) = Lines::to(std::io::stdout()).map_err(Error::Thread)?;
+    let lines = lines(settings, out)?;
     let provider = settings.otlp.as_deref().map(|endpoint| provider(settings, endpoint)).transpose()?;
     let spans = provider.as_ref().map(|provider| {
         let tracer = provider.tracer("switchyard-data-plane");
@@ -63,12 +70,12 @@ pub fn start(settings: &Settings) -> Result<Guard, Error> {
     });
     let started = tracing_subscriber::registry().with(lines).with(spans).try_init().is_ok();
     trace::enable(started && provider.is_some());
-    Ok(Guard { provider })
+    Ok(Guard { provider, _lines: writing })
 }
 
 type BoxedLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 
-fn lines<S>(settings: &Settings) -> Result<BoxedLayer<S>, Error>
+fn lines<S>(settings: &Settings, out: Lines) -> Result<BoxedLayer<S>, Error>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
@@ -78,7 +85,7 @@ where
         rules = format!("{rules},{ACCESS_TARGET}=off");
     }
     let filter = EnvFilter::try_new(rules).map_err(Error::Level)?;
-    let layer = tracing_subscriber::fmt::layer();
+    let layer = tracing_subscriber::fmt::layer().with_writer(out);
     Ok(match settings.format {
         LogFormat::Text => layer.with_ansi(false).with_filter(filter).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
@@ -102,8 +109,8 @@ fn provider(settings: &Settings, endpoint: &str) -> Result<SdkTracerProvider, Er
 
 impl Guard {
     /// Sends what is left and ends the export; gives up after `within`.
-    pub async fn flush(self, within: Duration) {
-        let Some(provider) = self.provider else { return };
+    pub async fn flush(mut self, within: Duration) {
+        let Some(provider) = self.provider.take() else { return };
         trace::enable(false);
         // It blocks until its own thread has answered, so it must not hold a thread of the runtime.
         let flushed = tokio::task::spawn_blocking(move || provider.shutdown());
