@@ -247,7 +247,8 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.enter(Phase::Busy);
         let busy = Busy { state: Rc::clone(&self.state), _running: self.metrics.running() };
-        let answer = (self.handler)(request, self.peer);
+        // Boxed by itself: inside the wrapper the large future of a request would lie twice and be moved twice.
+        let answer = Box::pin((self.handler)(request, self.peer));
         Box::pin(async move { Ok(answer.await.map(|body| Tracked { body, _busy: busy })) })
     }
 }

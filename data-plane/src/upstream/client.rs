@@ -77,18 +77,26 @@ impl Client {
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let Some(resting) = self.pool.take(origin(&up.base)) else {
-            let fresh = Box::pin(self.connect(up)).await?;
-            return self.exchange(fresh, request, head_timeout, false).await.map_err(|broken| broken.failure);
+            return Box::pin(self.sent_afresh(up, request, head_timeout)).await;
         };
         match self.exchange(resting, request.clone(), head_timeout, true).await {
             Err(broken) if broken.untouched => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
-                let fresh = Box::pin(self.connect(up)).await?;
-                let sent = self.exchange(fresh, request, head_timeout, false).await;
-                sent.map_err(|broken| broken.failure)
+                Box::pin(self.sent_afresh(up, request, head_timeout)).await
             }
             other => other.map_err(|broken| broken.failure),
         }
+    }
+
+    /// Rare and large, so its callers box it: otherwise every request's future carries its room.
+    async fn sent_afresh(
+        &self,
+        up: &Upstream,
+        request: Request<Full<Bytes>>,
+        head_timeout: Duration,
+    ) -> Result<Response<Body>, Failure> {
+        let fresh = self.connect(up).await?;
+        self.exchange(fresh, request, head_timeout, false).await.map_err(|broken| broken.failure)
     }
 
     async fn connect(&self, up: &Upstream) -> Result<Connection, Failure> {
