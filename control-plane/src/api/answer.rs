@@ -99,14 +99,14 @@ fn respond(body: &impl Serialize, generation: Option<Generation>) -> HttpRespons
 pub enum Failures {
     /// The request is not valid, or a rule forbids the change.
     #[response(status = 400)]
-    Invalid(#[to_schema] super::error::Problem),
+    Invalid(super::error::Problem),
     /// Not logged in.
     #[response(status = 401)]
-    Unauthorized(#[to_schema] super::error::Problem),
+    Unauthorized(super::error::Problem),
     /// No permission.
     #[response(status = 403)]
-    Forbidden(#[to_schema] super::error::Problem),
+    Forbidden(super::error::Problem),
     /// Internal error.
     #[response(status = 500)]
-    Internal(#[to_schema] super::error::Problem),
+    Internal(super::error::Problem),
 }

@@ -3,6 +3,7 @@
 //!
 //! Causes go to the log, once, with the request's id; the caller sees none of them.
 
+use super::auth::Caller;
 use crate::db;
 use crate::rules::{Code, Language, Refusal};
 use actix_web::body::{BoxBody, MessageBody};
@@ -15,6 +16,8 @@ use contract::seal::SealError;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
 
 /// The header under which an answer names its request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -176,6 +179,7 @@ pub async fn envelope(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    let began = Instant::now();
     let language = language(request.headers());
     let id = uuid::Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
@@ -198,7 +202,24 @@ pub async fn envelope(
     }
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    log(&response, id, began);
     Ok(response)
+}
+
+/// The access record: one line per request, without query, body and credentials.
+fn log(response: &ServiceResponse<BoxBody>, id: uuid::Uuid, began: Instant) {
+    let request = response.request();
+    let caller = request.extensions().get::<Arc<Caller>>().cloned();
+    tracing::info!(
+        request_id = %id,
+        method = %request.method(),
+        path = request.path(),
+        status = response.status().as_u16(),
+        duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        user_id = caller.as_ref().map(|caller| caller.id),
+        client_ip = caller.as_ref().and_then(|caller| caller.client_ip.as_deref()),
+        "served an admin request"
+    );
 }
 
 /// The id of a request, in its extensions.

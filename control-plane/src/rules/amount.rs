@@ -4,7 +4,6 @@ use bigdecimal::BigDecimal;
 use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use std::str::FromStr;
 
 /// Places of a money limit: nano-USD, the unit of all counters.
 const LIMIT_SCALE: u32 = 9;
@@ -80,11 +79,6 @@ impl Serialize for Exact {
         let raw = RawValue::from_string(self.0.clone()).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
     }
-}
-
-/// Reads a decimal text that this program wrote itself.
-pub fn stored(text: &str) -> Option<BigDecimal> {
-    BigDecimal::from_str(text).ok()
 }
 
 #[cfg(test)]

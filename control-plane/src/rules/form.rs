@@ -100,6 +100,7 @@ pub struct Field {
 
 impl Field {
     /// A field that was not in the body.
+    #[cfg(test)]
     pub fn absent(name: &'static str) -> Self {
         Self { name, raw: None }
     }

@@ -79,16 +79,14 @@ mod tests {
         assert_ne!(key, mint());
         for (clear, want) in [
             ("sk-1234567890", "sk-1••••••7890"),
+            ("123456789", "1234••••••6789"),
             ("12345678", "••••••"),
             ("sk-xxx", "••••••"),
             ("", "••••••"),
-            ("汉字汉字汉字汉字汉", "汉字汉字••••••汉字汉"),
+            ("密钥一二三四五六七", "密钥一二••••••四五六七"),
         ] {
-            let mask = mask(clear);
-            if clear.is_ascii() {
-                assert_eq!(mask, want, "{clear}");
-            }
-            assert!(is_mask(&mask));
+            assert_eq!(mask(clear), want, "{clear}");
+            assert!(is_mask(want));
         }
         assert!(is_mask("[REDACTED]") && is_mask("sk-***abc") && !is_mask(&key));
         assert_eq!(hash("a"), hash("a"));

@@ -4,7 +4,7 @@
 mod extra;
 mod models;
 
-pub use extra::{extras, is_extra};
+pub use extra::extras;
 pub use models::{allowed_models, redirects};
 
 use super::form::{Field, Patch};
@@ -69,6 +69,10 @@ fn web_url(field: &Field, text: &str, schemes: &[&str]) -> Result<Url, Refusal> 
 pub fn credential(field: &Field) -> Result<Option<String>, Refusal> {
     match field.text(CREDENTIAL_MAX)?.flatten() {
         Some(text) if text.is_empty() || key::is_mask(&text) => Ok(None),
+        // Service accounts are JSON over several lines; everything else goes into a header as it is.
+        Some(text) if !text.starts_with('{') && text.chars().any(char::is_control) => {
+            Err(field.refuse(Code::CredentialCharacter))
+        }
         other => Ok(other),
     }
 }
@@ -159,6 +163,8 @@ mod tests {
         for kept in ["null", "\"\"", "\"[REDACTED]\"", "\"sk-1••••••cdef\""] {
             assert_eq!(credential(&field(kept)), Ok(None), "{kept}");
         }
+        assert!(credential(&field(r#""{\n}""#)).is_ok());
+        assert_eq!(credential(&field(r#""a\nb""#)).map_err(|r| r.code), Err(Code::CredentialCharacter));
         let required = |json| required_credential(&field(json)).map_err(|r| r.code);
         assert_eq!(required("\"[REDACTED]\""), Err(Code::MaskedCredential));
         assert_eq!(required("null"), Err(Code::Required));

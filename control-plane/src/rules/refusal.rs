@@ -120,6 +120,10 @@ codes! {
     UrlQuery = "INVALID_FORMAT", 400, "{field} must not have a query or a fragment", "{field} 不能包含查询参数或片段";
     /// A masked credential where a real one is needed.
     MaskedCredential = "INVALID_FORMAT", 400, "{field} is a mask and not a credential", "{field} 是脱敏后的值，不是有效的密钥";
+    /// A credential that no header can carry.
+    CredentialCharacter = "INVALID_FORMAT", 400, "{field} must not hold line ends or control characters", "{field} 不能包含换行或控制字符";
+    /// A place in a list that this program did not name.
+    Cursor = "INVALID_FORMAT", 400, "{field} must be the nextCursor of an earlier answer", "{field} 必须是之前响应返回的 nextCursor";
     /// A rule that cannot be understood.
     ModelRule = "INVALID_FORMAT", 400, "{field}: {why}", "{field}：{why}";
     /// A header that may not be set.

@@ -196,7 +196,9 @@ async fn postgres_away_is_503_and_never_401() {
     assert_eq!(api.refused("users/getUsers", "").await, code(503, "SERVICE_UNAVAILABLE"));
     assert_eq!(api.by("sk-x").refused("users/getUsers", "").await, code(503, "SERVICE_UNAVAILABLE"));
     let answer = api.anonymous().send(login(r#"{"key":"x"}"#)).await;
-    assert_eq!(answer.status, 503);
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    let answer = api.act("users/getUsers", "").await;
+    assert_eq!(answer.header("retry-after"), "1", "refused by the middleware, and still the whole answer");
 }
 
 #[actix_web::test]

@@ -1,6 +1,6 @@
 //! Reading an uploaded price table. Every number is read from its own digits.
 
-use super::to_contract;
+use super::check;
 use crate::rules::amount;
 use crate::rules::refusal::{Code, Refusal};
 use serde_json::value::RawValue;
@@ -65,7 +65,7 @@ fn entry(model: &str, raw: &RawValue) -> Result<Value, String> {
     if !fields.get("mode").is_some_and(|mode| mode.as_str().is_some_and(|mode| !mode.is_empty())) {
         return Err("mode is required".to_owned());
     }
-    to_contract(&data).map_err(|error| error.to_string())?;
+    check(&data).map_err(|error| error.to_string())?;
     Ok(data)
 }
 

@@ -57,11 +57,6 @@ const ALIASES: &[(&str, &str)] = &[
     ("geminiGoogleSearch", "geminiGoogleSearchPreference"),
 ];
 
-/// Whether a camelCase name is one of these fields.
-pub fn is_extra(name: &str) -> bool {
-    FIELDS.iter().any(|(known, _)| *known == name)
-}
-
 /// `old` with the fields of a body laid over it; null takes a field away.
 pub fn extras(members: &Members, old: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {
     let mut all = old.clone();

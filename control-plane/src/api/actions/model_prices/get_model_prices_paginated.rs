@@ -17,7 +17,7 @@ const PAGE: i64 = 50;
 /// Most rows of a page.
 const PAGE_MAX: i64 = 500;
 /// Sources as they are shown, each with what the table calls them.
-const SOURCES: &[(&str, &[&'static str])] =
+const SOURCES: &[(&str, &[&str])] =
     &[("litellm", &["bundled", "litellm", "upload"]), ("manual", &["manual"]), ("cloud", &[])];
 
 form! {

@@ -126,5 +126,5 @@ fn cursor(field: &Field) -> Result<Option<Place>, Refusal> {
         let created_at = DateTime::<Utc>::from_timestamp_micros(micros.parse().ok()?)?;
         Some(Place { created_at, id: id.parse().ok()? })
     };
-    place(&text).map(Some).ok_or_else(|| field.refuse(Code::Time))
+    place(&text).map(Some).ok_or_else(|| field.refuse(Code::Cursor))
 }

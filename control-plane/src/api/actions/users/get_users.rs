@@ -1,7 +1,7 @@
 //! All users with their keys and what these used today.
 
 use super::view::UserView;
-use crate::api::actions::keys::KeyView;
+use crate::api::actions::keys::{KeyView, revealed};
 use crate::api::answer::{Envelope, Failures, Reply};
 use crate::api::auth::Admin;
 use crate::api::{Answer, Ask, Failure, State};
@@ -112,7 +112,7 @@ pub async fn get_users(admin: Admin, state: Data<State>, ask: Ask<GetUsers>) -> 
     let mut by_user: HashMap<i64, Vec<UsedKey>> = HashMap::new();
     for key in keys {
         let user = key.user_id;
-        let clear = super::super::keys::revealed(&state, &key)?;
+        let clear = revealed(&state, &key);
         by_user.entry(user).or_default().push(used.of(KeyView::new(key, clear), &state));
     }
     let with_keys = |user: users::User| {
