@@ -285,7 +285,12 @@ impl Plan {
 
     /// Starts everything and waits until all proxies act on the first table.
     pub async fn start(self) -> Result<Fleet> {
-        let folder = tempfile::tempdir()?;
+        let mut folder = tempfile::tempdir()?;
+        if std::env::var_os("SWITCHYARD_KEEP").is_some() {
+            // For people who look into the logs of a failed test.
+            folder.disable_cleanup(true);
+            println!("logs and volumes are kept in {}", folder.path().display());
+        }
         let database = match self.database.clone() {
             Some(database) => database,
             None => database()?,

@@ -27,7 +27,7 @@ async fn envelope(request: RequestBuilder) -> Result<(u16, Value)> {
 fn actions(user: i64, key: i64, provider: i64) -> Vec<(&'static str, Value, bool)> {
     vec![
         ("users/addUser", json!({"name": "Mallory"}), false),
-        ("users/getUsers", json!({}), true),
+        ("users/getUsers", json!({}), false),
         ("users/editUser", json!({"userId": user, "note": "x"}), false),
         ("users/removeUser", json!({"userId": user}), false),
         ("keys/addKey", json!({"userId": user, "name": "stolen"}), false),
@@ -84,13 +84,8 @@ async fn nobody_reaches_what_is_not_theirs() -> Result<()> {
         }
     }
     assert_eq!(fleet.sql(intent)?, before, "a refused action changed something");
-    // What is open shows Bob himself alone.
+    // His own keys are his.
     let bob_sees = admin.with_token(&bobs);
-    let users = bob_sees.action("users/getUsers", json!({})).await?;
-    assert_eq!(
-        users.as_array().map(|all| all.iter().map(|one| one["id"].as_i64()).collect::<Vec<_>>()),
-        Some(vec![Some(bob)])
-    );
     bob_sees.action("keys/addKey", json!({"userId": bob, "name": "my second"})).await?;
     for (request, status) in [(http().get(format!("{}/api/fleet", fleet.control_url())), 401)] {
         assert_eq!(envelope(request).await?.0, status);
@@ -333,16 +328,6 @@ async fn the_description_of_the_api_is_open_and_whole() -> Result<()> {
         for code in ["200", "400", "401", "403", "500"] {
             assert!(operation["responses"][code].is_object(), "{action}: no answer {code}");
         }
-    }
-    for page in ["scalar", "docs"] {
-        let answer = http().get(format!("{}/api/actions/{page}", fleet.control_url())).send().await?;
-        let kind =
-            answer.headers().get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        assert!(
-            answer.status() == 200 && kind.starts_with("text/html"),
-            "{page}: {} {kind}",
-            answer.status()
-        );
     }
     Ok(())
 }

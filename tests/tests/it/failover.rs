@@ -110,7 +110,7 @@ async fn a_failing_provider_is_tried_twice_then_the_next_and_sleeps_after_five_r
     let rows = duel.fleet.rows("true")?;
     let trail = rows[0]["attempts"].as_array().context("the trail")?;
     let steps: Vec<(Option<&str>, Option<i64>)> =
-        trail.iter().map(|step| (step["result"].as_str(), step["provider_id"].as_i64())).collect();
+        trail.iter().map(|step| (step["reason"].as_str(), step["provider_id"].as_i64())).collect();
     assert_eq!(
         steps,
         [
