@@ -110,6 +110,9 @@ settings! {
     "REDIS_URL" redis_url: Option<Hidden> = "";
     /// Longest wait for Redis before a request is counted in memory instead.
     "REDIS_TIMEOUT" redis_timeout: Duration = "100ms";
+    /// Lend hot keys slices of their limits, so that most of their requests need not ask Redis; near a limit
+    /// every request asks. Needs REDIS_URL.
+    "LIMIT_LEASES" limit_leases: bool = "false";
     /// Settlements that may wait for Redis per worker; beyond, they are counted as lost.
     "SETTLE_QUEUE" settle_queue: usize = "16384";
 

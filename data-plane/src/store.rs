@@ -5,10 +5,12 @@
 //! Depends on `limit` and `contract`; never knows HTTP, never reads the table.
 
 mod breaker;
+mod lease;
 mod limiter;
 mod memory;
 mod naming;
 mod providers;
+mod recall;
 mod redis;
 mod seeding;
 mod settler;
@@ -57,6 +59,9 @@ pub struct Options {
     pub reservation_ttl: Duration,
     /// How long a provisional seed holds before the ledger is asked again.
     pub provisional_ttl: Duration,
+    /// Whether hot keys are lent slices of their limits, so that most of their requests need not ask Redis; see
+    /// `lease`.
+    pub leases: bool,
     /// Settlements that may wait per worker; beyond, they are counted as lost.
     pub settle_queue: usize,
     /// Settlements that may wait per worker for Redis to come back; beyond, the oldest are counted as lost.
@@ -72,6 +77,7 @@ impl Default for Options {
             session_ttl: Duration::from_secs(300),
             reservation_ttl: Duration::from_secs(15 * 60),
             provisional_ttl: Duration::from_secs(30),
+            leases: false,
             settle_queue: 16_384,
             settle_backlog: 65_536,
         }

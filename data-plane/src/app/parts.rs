@@ -92,6 +92,7 @@ fn counting(config: &Config) -> store::Options {
         ledger_timeout: config.ledger_timeout,
         session_ttl: config.session_ttl,
         reservation_ttl: config.reservation_ttl,
+        leases: config.limit_leases,
         settle_queue: config.settle_queue,
         settle_backlog: config.settle_backlog,
         ..store::Options::default()

@@ -3,8 +3,10 @@
 //! where a counter is seen for the first time.
 
 use super::breaker::{Breaker, Degraded};
+use super::lease::{Holder, Leases};
 use super::memory::MemoryStore;
 use super::providers::Providers;
+use super::recall::Recall;
 use super::redis::{Clock, RedisStore};
 use super::settler::{Job, Settler};
 use super::{
@@ -67,6 +69,8 @@ pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     pub(super) redis: Option<RedisStore>,
     pub(super) breaker: Breaker,
+    pub(super) leases: Leases,
+    recall: Recall,
 }
 
 /// Admits requests and settles them. One per worker thread, made inside its runtime; clones are handles.
@@ -89,7 +93,13 @@ impl Limiter {
             }
         };
         let (queue, jobs) = mpsc::channel(shared.options.settle_queue.max(1));
-        let core = Rc::new(Core { shared, redis, breaker: Breaker::default() });
+        let core = Rc::new(Core {
+            shared,
+            redis,
+            breaker: Breaker::default(),
+            leases: Leases::default(),
+            recall: Recall::default(),
+        });
         let settler = Settler::new(Rc::clone(&core), jobs);
         Ok((Self { core, queue, full: Rc::default() }, settler))
     }
@@ -97,11 +107,15 @@ impl Limiter {
     /// Asks all counters at once and takes from all or none. Touches no store when there is nothing to ask.
     /// Cancelled, it may have taken: settle the request all the same.
     pub async fn reserve(&self, ask: &Ask<'_>) -> Admission {
-        if ask.counters.is_empty() && ask.session.is_none() {
-            return Admission::Admitted { bound: None };
+        let core = &*self.core;
+        if let Some(bound) = core.known(ask) {
+            return Admission::Admitted { bound };
         }
-        match self.core.ask(&Reserve::of(ask)).await {
-            Answer::Taken { bound } => Admission::Admitted { bound },
+        match core.ask(&Reserve::of(ask)).await {
+            Answer::Taken { bound } => {
+                core.learn(ask, bound);
+                Admission::Admitted { bound }
+            }
             Answer::Over(over) => Admission::Refused(refusal(&over, ask)),
             Answer::Unseeded(_) => Admission::Admitted { bound: None },
         }
@@ -109,11 +123,12 @@ impl Limiter {
 
     /// Ends an admitted request, in the background. May be called from `Drop`. The first settlement of a request
     /// counts, later ones do nothing.
-    pub fn settle(&self, settlement: Settlement) {
+    pub fn settle(&self, mut settlement: Settlement) {
+        self.core.leases.end(&mut settlement);
         let counted = settlement.counters.iter().any(|c| c.limit.measure != Measure::Requests);
         let bound = settlement.bind.is_some() && settlement.session.is_some();
         let charged = settlement.provider.as_ref().is_some_and(|(_, counters)| !counters.is_empty());
-        if counted || bound || charged {
+        if counted || charged || (bound && self.core.must_bind(&settlement)) {
             self.send(Job::Settle(Box::new(settlement)));
         }
     }
@@ -174,6 +189,67 @@ impl Core {
     /// Redis, while it answers.
     pub(super) fn usable(&self) -> Option<&RedisStore> {
         self.redis.as_ref().filter(|_| !self.breaker.is_open())
+    }
+
+    /// Slices, where they are wanted and Redis answers.
+    fn lending(&self) -> Option<&Leases> {
+        self.usable().filter(|_| self.shared.options.leases).map(|_| &self.leases)
+    }
+
+    /// The session's provider, where nothing has to be asked: there is nothing to count, or it was lent.
+    fn known(&self, ask: &Ask<'_>) -> Option<Option<ProviderId>> {
+        if !ask.counters.is_empty() {
+            return self.lending()?.take(ask);
+        }
+        let Some(session) = ask.session else { return Some(None) };
+        self.usable()?;
+        self.recall.bound(ask.user, session, ask.now_ms).map(Some)
+    }
+
+    /// A store admitted the request.
+    fn learn(&self, ask: &Ask<'_>, bound: Option<ProviderId>) {
+        if !ask.counters.is_empty() {
+            if let Some(leases) = self.lending() {
+                leases.confirm(ask, bound);
+            }
+        } else if let (Some(session), Some(_)) = (ask.session, self.usable()) {
+            self.recall.learn(ask.user, session, bound, ask.now_ms);
+        }
+    }
+
+    /// Whether the binding was not written a moment ago.
+    fn must_bind(&self, settlement: &Settlement) -> bool {
+        match (&settlement.session, settlement.bind, self.usable()) {
+            (Some(session), Some(provider), Some(_)) => {
+                self.recall.rebind(settlement.user, session, provider, settlement.now_ms)
+            }
+            _ => true,
+        }
+    }
+
+    /// Charges what a holder has spent, and renews its slice; only gives back if `last`.
+    pub(super) async fn renew(&self, holder: &Holder, now_ms: i64, last: bool) {
+        // What could not be sent before, then what was spent since.
+        while let Some(unsent) = holder.unsent(now_ms) {
+            let money = holder.money();
+            let charge = holder.charge(&unsent, &money);
+            let sent = match self.usable() {
+                Some(redis) => redis.settle(&charge).await.inspect_err(|error| self.failed(error)).is_ok(),
+                None => false,
+            };
+            if !sent {
+                if holder.tell_memory() {
+                    // Memory does not fail.
+                    let _ = self.shared.memory.settle(&charge).await;
+                }
+                return holder.rest();
+            }
+            holder.sent();
+        }
+        let Some(redis) = self.usable() else { return holder.rest() };
+        let plan = holder.plan(now_ms, last);
+        let lent = redis.lend(&holder.wish(&plan)).await.inspect_err(|error| self.failed(error));
+        holder.lent(&plan, lent.ok());
     }
 
     /// A command to Redis failed.

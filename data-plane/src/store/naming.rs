@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// Kept beyond the end of a window, for settlements that come late.
 const GRACE_MS: i64 = 3_600_000;
+/// A slice's requests are counted from its end on, see `lease.lua`.
+const SLICE_GRACE_MS: i64 = 10_000;
 /// How long a counter without an end is kept after its last use; then it is seeded again.
 const ENDLESS_TTL_MS: i64 = 35 * 86_400_000;
 /// A from-first counter outlives its window, so that the next window need not ask the ledger.
@@ -159,7 +161,7 @@ impl Pack {
                 ('r', 0, start_ms, fixed_ttl(end_ms, keep.now_ms))
             }
             (Measure::Requests, Span::Rolling { length_ms, .. } | Span::FromFirst { length_ms }) => {
-                ('r', length_ms, 0, length_ms)
+                ('r', length_ms, 0, length_ms + SLICE_GRACE_MS)
             }
             (Measure::Usd, Span::Fixed { end_ms, .. }) => ('f', 0, 0, fixed_ttl(end_ms, keep.now_ms)),
             (Measure::Usd, Span::Rolling { length_ms, bucket_ms }) => {

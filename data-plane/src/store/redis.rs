@@ -3,8 +3,11 @@
 //! A command waits `redis_timeout` at most and fails at once while there is no connection; the client goes on
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
+use super::lease::Wish;
 use super::naming::{Keep, Pack, Parts, entities, entity_of, member_ttl};
-use super::{Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Store, StoreError, ms};
+use super::{
+    Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Slot, Store, StoreError, ms,
+};
 use crate::limit::Counter;
 use contract::ids::ProviderId;
 use contract::table::{Measure, Scope};
@@ -55,6 +58,7 @@ pub(super) struct RedisStore {
     reserve: Script,
     settle: Script,
     seed: Script,
+    lease: Script,
 }
 
 impl RedisStore {
@@ -91,9 +95,10 @@ impl RedisStore {
             session_ttl: options.session_ttl,
             reservation_ttl: options.reservation_ttl,
             provisional_ttl: options.provisional_ttl,
-            reserve: Script::new(include_str!("reserve.lua")),
+            reserve: Script::new(concat!(include_str!("count.lua"), include_str!("reserve.lua"))),
             settle: Script::new(include_str!("settle.lua")),
             seed: Script::new(include_str!("seed.lua")),
+            lease: Script::new(concat!(include_str!("count.lua"), include_str!("lease.lua"))),
         })
     }
 
@@ -139,6 +144,57 @@ impl RedisStore {
 
     fn keep(&self, now_ms: i64, session: Duration) -> Keep {
         Keep { now_ms, session, reservation: self.reservation_ttl }
+    }
+
+    /// Lends a slice of the counters; how many requests and nano-USD it holds.
+    pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<(i64, i64), StoreError> {
+        let slot = Slot::User(wish.user);
+        let keep = self.keep(wish.now_ms, self.session_ttl);
+        let owners = entities(wish.counters);
+        let mut pack = Pack::new();
+        for counter in wish.counters {
+            pack.counter_key(slot, counter);
+        }
+        for scope in &owners {
+            pack.entity_keys(slot, *scope);
+        }
+        for (session, _) in wish.sessions {
+            pack.binding_key(slot, Some(session));
+        }
+        let keys = pack.len();
+        pack.bytes(wish.slice.0.as_bytes());
+        pack.number(self.now(wish.now_ms));
+        pack.bytes(wish.holder.0.as_bytes());
+        pack.number(wish.keep.max(0));
+        pack.number(ms(self.reservation_ttl));
+        pack.number(wish.requests.max(0));
+        pack.number(wish.nano.max(0));
+        pack.number(wish.length_ms);
+        pack.number(wish.share);
+        pack.bytes(wish.last.id.0.as_bytes());
+        pack.number(wish.last.used + 1);
+        pack.number(wish.last.requests);
+        pack.number(ms(self.session_ttl));
+        pack.number(ms(self.session_ttl));
+        pack.number(i64::try_from(wish.counters.len()).unwrap_or_default());
+        pack.number(i64::try_from(wish.sessions.len()).unwrap_or_default());
+        for counter in wish.counters {
+            pack.spec(counter, entity_of(&owners, counter), keep);
+        }
+        for (session, provider) in wish.sessions {
+            pack.member(wish.slice, Some(session));
+            match provider {
+                Some(provider) => pack.number(provider.0),
+                None => pack.bytes(b""),
+            }
+        }
+        match self.run(&self.lease, &pack.seal(), keys).await? {
+            Value::Array(words) if words.len() == 2 => {
+                let number = |at: usize| words[at].as_i64().ok_or_else(odd);
+                Ok((number(0)?, number(1)?))
+            }
+            _ => Err(odd()),
+        }
     }
 
     /// The provider bound to a session, when no counter is asked.

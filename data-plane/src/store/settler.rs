@@ -1,6 +1,7 @@
 //! Settles requests in the background, one task per worker, and notices that Redis is back. What could not be
 //! settled while Redis was away is kept and settled then; a counter that was seeded meanwhile knows it already.
 
+use super::lease::{Holder, TICK};
 use super::limiter::Core;
 use super::{
     Charge, LIMITER_FALLBACKS, Mode, Reserve, SETTLEMENTS_LOST, SETTLEMENTS_WAITING, Settlement, Slot, Store,
@@ -10,7 +11,7 @@ use crate::limit::{Counter, Counters};
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(super) enum Job {
         counters: Counters,
         now_ms: i64,
     },
+    Renew(Rc<Holder>),
+    Probe,
 }
 
 /// The background half of a [`super::Limiter`].
@@ -44,11 +47,12 @@ pub struct Settler {
     core: Rc<Core>,
     jobs: mpsc::Receiver<Job>,
     backlog: RefCell<VecDeque<Box<Settlement>>>,
+    probing: Cell<bool>,
 }
 
 impl Settler {
     pub(super) fn new(core: Rc<Core>, jobs: mpsc::Receiver<Job>) -> Self {
-        Self { core, jobs, backlog: RefCell::default() }
+        Self { core, jobs, backlog: RefCell::default(), probing: Cell::default() }
     }
 
     /// Runs until every clone of the limiter is gone and the queue is empty. Not cancel-safe: dropped, it loses
@@ -60,6 +64,8 @@ impl Settler {
         let mut running = FuturesUnordered::new();
         let mut probe = tokio::time::interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 job = jobs.recv(), if running.len() < CONCURRENCY => match job {
@@ -67,13 +73,19 @@ impl Settler {
                     None => break,
                 },
                 Some(()) = running.next() => {}
-                _ = probe.tick(), if this.core.breaker.is_open() || !this.backlog.borrow().is_empty() => {
-                    this.probe().await;
+                _ = tick.tick(), if !this.core.leases.is_empty() => {
+                    running.extend(this.due().into_iter().map(|holder| this.handle(Job::Renew(holder))));
+                }
+                _ = probe.tick(), if !this.probing.get() && this.has_lost_redis() => {
+                    this.probing.set(true);
+                    running.push(this.handle(Job::Probe));
                 }
             }
         }
         while running.next().await.is_some() {}
         this.probe().await;
+        let last = this.due().into_iter().map(async |holder| this.core.renew(&holder, clock(), true).await);
+        futures_util::future::join_all(last).await;
         let lost = this.backlog.borrow().len();
         if lost > 0 {
             metrics::counter!(SETTLEMENTS_LOST).increment(lost as u64);
@@ -81,8 +93,21 @@ impl Settler {
         }
     }
 
+    fn has_lost_redis(&self) -> bool {
+        self.core.breaker.is_open() || !self.backlog.borrow().is_empty()
+    }
+
+    fn due(&self) -> Vec<Rc<Holder>> {
+        self.core.leases.due(clock(), ms(self.core.shared.options.reservation_ttl))
+    }
+
     async fn handle(&self, job: Job) {
         match job {
+            Job::Renew(holder) => self.core.renew(&holder, clock(), false).await,
+            Job::Probe => {
+                self.probe().await;
+                self.probing.set(false);
+            }
             Job::Settle(settlement) => self.settle(settlement).await,
             Job::Look { provider, counters, now_ms } => self.core.look(provider, &counters, now_ms).await,
             Job::Began { provider, counters, request, session, now_ms } => {
@@ -181,6 +206,11 @@ impl Settler {
             }
         }
     }
+}
+
+/// Unix milliseconds.
+fn clock() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }
 
 /// The user's counters, then the provider's. Done again after a failure, only what was missing is charged.

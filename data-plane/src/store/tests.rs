@@ -1,6 +1,7 @@
 //! One contract for both stores, the two compared step by step, and the limiter through Redis' deaths.
 
 mod contract;
+mod lease;
 mod limiter;
 mod redis_server;
 mod twins;

@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 /// Answers every question with the same sum; counts how often it was asked.
 #[derive(Default)]
-struct Book {
+pub(super) struct Book {
     sum: AtomicU64,
     asked: AtomicU64,
     away: AtomicBool,
@@ -42,17 +42,17 @@ impl Ledger for Book {
     }
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     chrono::Utc::now().timestamp_millis()
 }
 
-struct Worker {
-    limiter: Limiter,
+pub(super) struct Worker {
+    pub(super) limiter: Limiter,
     settler: JoinHandle<()>,
 }
 
 impl Worker {
-    async fn start(options: Options, book: &Arc<Book>) -> Self {
+    pub(super) async fn start(options: Options, book: &Arc<Book>) -> Self {
         let ledger: Arc<dyn Ledger> = Arc::clone(book) as Arc<dyn Ledger>;
         let (limiter, settler): (Limiter, Settler) =
             Limiter::open(Shared::new(options, Some(ledger))).await.expect("limiter");
@@ -60,7 +60,7 @@ impl Worker {
     }
 
     /// Everything that was handed in has been settled.
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         drop(self.limiter);
         self.settler.await.expect("settler");
     }
@@ -84,7 +84,7 @@ impl Worker {
     }
 
     /// What the first of `counters`, lowered to 1, says it has counted.
-    async fn counted(&self, counters: &[Counter]) -> i64 {
+    pub(super) async fn counted(&self, counters: &[Counter]) -> i64 {
         let mut low = counters[0].clone();
         low.limit.amount = 1;
         match self.reserve(&[low]).await.1 {
@@ -108,7 +108,7 @@ fn settlement(request: RequestId, counters: &[Counter], actual: i64) -> Settleme
 }
 
 /// Waits, within reason, for a condition; never for a time.
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(super) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}");
@@ -116,12 +116,12 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     }
 }
 
-fn local(test: impl Future<Output = ()>) {
+pub(super) fn local(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(LocalSet::new().run_until(test));
 }
 
-fn with_redis(server: &RedisServer) -> Options {
+pub(super) fn with_redis(server: &RedisServer) -> Options {
     Options { redis_url: Some(server.url()), redis_timeout: Duration::from_millis(500), ..options() }
 }
 

@@ -1,0 +1,357 @@
+//! One key's slice and what was done with it. Pure but for the random ids; time is an argument.
+
+use crate::limit::{Counter, Counters};
+use crate::store::{Ask, Charge, Slot};
+use contract::ids::{ProviderId, RequestId, UserId};
+use contract::money::NanoUsd;
+use contract::table::Measure;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// How long a slice holds: some ticks, so that a late one does not matter.
+const SLICE_MS: i64 = 400;
+/// Requests within a tick that make a key hot.
+const HOT: i64 = 4;
+/// A slice is sized for so many ticks.
+const TICKS: i64 = 4;
+/// A slice is at most this part of what is left of a limit.
+const SHARE: i64 = 16;
+/// Requests of one slice: what the script writes at once.
+const MAX_REQUESTS: i64 = 2_048;
+/// How long a session that Redis has counted, and its binding, are taken as known.
+const FRESH_MS: i64 = 2_000;
+/// Sessions of one holder; requests of others ask Redis.
+const MAX_SESSIONS: usize = 512;
+
+fn fresh_id(now_ms: i64) -> RequestId {
+    RequestId::new(now_ms, rand::random())
+}
+
+fn counts(counters: &[Counter], measure: Measure) -> bool {
+    counters.iter().any(|counter| counter.limit.measure == measure)
+}
+
+/// What Redis is asked for.
+pub(in crate::store) struct Wish<'a> {
+    pub(in crate::store) user: UserId,
+    pub(in crate::store) now_ms: i64,
+    pub(in crate::store) counters: &'a [Counter],
+    pub(in crate::store) slice: RequestId,
+    pub(in crate::store) holder: RequestId,
+    pub(in crate::store) keep: i64,
+    pub(in crate::store) requests: i64,
+    pub(in crate::store) nano: i64,
+    pub(in crate::store) length_ms: i64,
+    pub(in crate::store) share: i64,
+    pub(in crate::store) last: Slice,
+    pub(in crate::store) sessions: &'a [(Arc<str>, Option<ProviderId>)],
+}
+
+/// What was lent: `used` of `requests`, and `nano` that is left.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Slice {
+    pub(in crate::store) id: RequestId,
+    pub(in crate::store) requests: i64,
+    pub(in crate::store) used: i64,
+    nano: i64,
+    until_ms: i64,
+}
+
+impl Slice {
+    const NONE: Self = Self { id: RequestId(Uuid::nil()), requests: 0, used: 0, nano: 0, until_ms: 0 };
+}
+
+struct Session {
+    id: Arc<str>,
+    bound: Option<ProviderId>,
+    confirmed_ms: i64,
+    /// Served since the last tick.
+    touched: bool,
+}
+
+/// A charge that Redis has not confirmed; sent again under the same id.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Unsent {
+    id: RequestId,
+    nano: i64,
+    ended_ms: i64,
+    told_memory: bool,
+}
+
+struct State {
+    slice: Slice,
+    /// Requests, and the sum of their estimates, since the last tick.
+    asked: i64,
+    estimates: i64,
+    /// Requests that were admitted from slices and have not ended.
+    open: u32,
+    /// Their estimates.
+    in_flight: i64,
+    /// Cost of those that have ended since the last charge.
+    spent: i64,
+    unsent: Option<Unsent>,
+    sessions: HashMap<u64, Session>,
+    /// A session is, or a binding has to be written.
+    touched: bool,
+    renewing: bool,
+    /// What Redis holds reserved.
+    reserved: i64,
+}
+
+/// What a tick has to do with a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    Renew,
+    Keep,
+    Drop,
+}
+
+/// What one worker holds of one key, for one set of counters.
+pub(in crate::store) struct Holder {
+    user: UserId,
+    id: RequestId,
+    counters: Counters,
+    /// Whether money is counted at all.
+    money: bool,
+    state: RefCell<State>,
+}
+
+/// What [`Holder::plan`] decided.
+pub(in crate::store) struct Plan {
+    slice: RequestId,
+    requests: i64,
+    nano: i64,
+    keep: i64,
+    closed: Slice,
+    sessions: Vec<(Arc<str>, Option<ProviderId>)>,
+    now_ms: i64,
+}
+
+impl State {
+    fn has_work(&self) -> bool {
+        self.asked >= HOT
+            || self.spent > 0
+            || self.unsent.is_some()
+            || self.touched
+            || self.reserved != self.in_flight
+            || self.slice.used < self.slice.requests
+    }
+}
+
+impl Holder {
+    pub(super) fn new(ask: &Ask<'_>) -> Self {
+        Self {
+            user: ask.user,
+            id: fresh_id(ask.now_ms),
+            money: ask.counters.iter().any(Counter::is_money),
+            counters: ask.counters.iter().cloned().collect(),
+            state: RefCell::new(State {
+                slice: Slice::NONE,
+                asked: 0,
+                estimates: 0,
+                open: 0,
+                in_flight: 0,
+                spent: 0,
+                unsent: None,
+                sessions: HashMap::new(),
+                touched: false,
+                renewing: false,
+                reserved: 0,
+            }),
+        }
+    }
+
+    pub(super) fn take(
+        &self,
+        ask: &Ask<'_>,
+        estimate: i64,
+        hasher: &RandomState,
+    ) -> Option<Option<ProviderId>> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        state.asked += 1;
+        state.estimates = state.estimates.saturating_add(estimate);
+        let slice = &mut state.slice;
+        if ask.now_ms >= slice.until_ms || slice.used >= slice.requests {
+            return None;
+        }
+        if self.money && slice.nano < estimate.max(1) {
+            return None;
+        }
+        let bound = match ask.session {
+            // Without a session a request is one of its own, and Redis has to count it.
+            None if counts(&self.counters, Measure::Sessions) => return None,
+            None => None,
+            Some(session) => {
+                let known = state.sessions.get_mut(&hasher.hash_one(session))?;
+                if ask.now_ms - known.confirmed_ms >= FRESH_MS {
+                    return None;
+                }
+                known.touched = true;
+                state.touched = true;
+                known.bound
+            }
+        };
+        slice.used += 1;
+        slice.nano -= estimate;
+        state.open += 1;
+        state.in_flight += estimate;
+        Some(bound)
+    }
+
+    pub(super) fn confirm(&self, at: u64, session: &str, bound: Option<ProviderId>, now_ms: i64) {
+        let sessions = &mut self.state.borrow_mut().sessions;
+        if let Some(known) = sessions.get_mut(&at) {
+            (known.bound, known.confirmed_ms) = (bound, now_ms);
+            return;
+        }
+        if sessions.len() >= MAX_SESSIONS {
+            sessions.retain(|_, known| known.touched || now_ms - known.confirmed_ms < FRESH_MS);
+        }
+        if sessions.len() < MAX_SESSIONS {
+            let id = Arc::from(session);
+            sessions.insert(at, Session { id, bound, confirmed_ms: now_ms, touched: false });
+        }
+    }
+
+    pub(super) fn end(&self, estimate: i64, actual: i64) {
+        let actual = if self.money { actual } else { 0 };
+        let mut state = self.state.borrow_mut();
+        state.open = state.open.saturating_sub(1);
+        state.in_flight -= estimate;
+        state.spent = state.spent.saturating_add(actual);
+        state.slice.nano = state.slice.nano.saturating_add(estimate - actual);
+    }
+
+    /// Whether the session is known here, so that the next tick writes its binding.
+    pub(super) fn rebind(&self, at: u64, provider: ProviderId) -> bool {
+        let mut state = self.state.borrow_mut();
+        let Some(known) = state.sessions.get_mut(&at) else { return false };
+        (known.bound, known.touched) = (Some(provider), true);
+        state.touched = true;
+        true
+    }
+
+    /// What has to be charged: what could not be sent before, or what was spent since.
+    pub(in crate::store) fn unsent(&self, now_ms: i64) -> Option<Unsent> {
+        let mut state = self.state.borrow_mut();
+        if state.unsent.is_none() && state.spent > 0 {
+            let nano = std::mem::take(&mut state.spent);
+            state.unsent = Some(Unsent { id: fresh_id(now_ms), nano, ended_ms: now_ms, told_memory: false });
+        }
+        state.unsent
+    }
+
+    /// The charge for either store.
+    pub(in crate::store) fn charge<'a>(&self, unsent: &Unsent, money: &'a Counters) -> Charge<'a> {
+        Charge {
+            slot: Slot::User(self.user),
+            request: unsent.id,
+            now_ms: unsent.ended_ms,
+            counters: money,
+            actual: NanoUsd(unsent.nano),
+            session: None,
+            bind: None,
+        }
+    }
+
+    /// The counters that are charged.
+    pub(in crate::store) fn money(&self) -> Counters {
+        self.counters.iter().filter(|counter| counter.is_money()).cloned().collect()
+    }
+
+    /// Redis has it.
+    pub(in crate::store) fn sent(&self) {
+        self.state.borrow_mut().unsent = None;
+    }
+
+    /// Memory has to have it too while it stands in for Redis; whether it has not.
+    pub(in crate::store) fn tell_memory(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.unsent.as_mut().is_some_and(|unsent| !std::mem::replace(&mut unsent.told_memory, true))
+    }
+
+    /// Closes the slice and says what to ask for next; nothing if `last`.
+    pub(in crate::store) fn plan(&self, now_ms: i64, last: bool) -> Plan {
+        let mut state = self.state.borrow_mut();
+        let asked = std::mem::take(&mut state.asked);
+        let estimates = std::mem::take(&mut state.estimates);
+        let hot = asked >= HOT && !last;
+        let requests = if hot { asked.saturating_mul(TICKS).min(MAX_REQUESTS) } else { 0 };
+        let nano = if hot { (estimates / asked).max(1).saturating_mul(requests) } else { 0 };
+        let closed = std::mem::replace(&mut state.slice, Slice { id: fresh_id(now_ms), ..Slice::NONE });
+        let mut sessions = Vec::new();
+        for known in state.sessions.values_mut().filter(|known| known.touched) {
+            known.touched = false;
+            sessions.push((Arc::clone(&known.id), known.bound));
+        }
+        state.sessions.retain(|_, known| now_ms - known.confirmed_ms < FRESH_MS);
+        state.touched = false;
+        Plan { slice: state.slice.id, requests, nano, keep: state.in_flight.max(0), closed, sessions, now_ms }
+    }
+
+    /// The wish of a plan.
+    pub(in crate::store) fn wish<'a>(&'a self, plan: &'a Plan) -> Wish<'a> {
+        Wish {
+            user: self.user,
+            now_ms: plan.now_ms,
+            counters: &self.counters,
+            slice: plan.slice,
+            holder: self.id,
+            keep: plan.keep,
+            requests: plan.requests,
+            nano: plan.nano,
+            length_ms: SLICE_MS,
+            share: SHARE,
+            last: plan.closed,
+            sessions: &plan.sessions,
+        }
+    }
+
+    /// Redis lent so much. `None`: it did not answer; what it may have lent is taken back with the next wish.
+    pub(in crate::store) fn lent(&self, plan: &Plan, lent: Option<(i64, i64)>) {
+        let mut state = self.state.borrow_mut();
+        state.renewing = false;
+        let Some((requests, nano)) = lent else {
+            state.slice.requests = plan.requests;
+            return;
+        };
+        state.reserved = if self.money { plan.keep + nano } else { 0 };
+        // Requests may have ended meanwhile; together with what they left, no more than Redis reserved.
+        let nano = nano + plan.keep - state.in_flight - state.spent;
+        let until_ms = plan.now_ms + SLICE_MS;
+        state.slice = Slice { id: plan.slice, requests, used: 0, nano, until_ms };
+    }
+
+    /// Nothing was asked.
+    pub(in crate::store) fn rest(&self) {
+        self.state.borrow_mut().renewing = false;
+    }
+
+    /// What the tick has to do with it; it is marked as being renewed.
+    pub(super) fn tick(&self) -> Next {
+        let mut state = self.state.borrow_mut();
+        if state.renewing {
+            return Next::Keep;
+        }
+        state.renewing = state.has_work();
+        if state.renewing {
+            return Next::Renew;
+        }
+        state.estimates = 0;
+        let idle = std::mem::take(&mut state.asked) == 0 && state.open == 0;
+        if idle { Next::Drop } else { Next::Keep }
+    }
+
+    /// Whether these are its counters.
+    pub(super) fn counts(&self, counters: &[Counter]) -> bool {
+        self.counters.as_slice() == counters
+    }
+
+    pub(super) fn counts_money(&self) -> bool {
+        self.money
+    }
+}
