@@ -10,6 +10,11 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long the owner's end is waited for, and how often it is looked for.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A segment on disk.
 struct Segment {
@@ -229,14 +234,19 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Err
     move |source| Error::Io { what, path: path.to_owned(), source }
 }
 
+/// A process that was killed a moment ago may still hold it: waits a little.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("lock");
     let file = private().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(folder.to_owned())),
-        Err(TryLockError::Error(source)) => Err(Error::Io { what: "lock", path, source }),
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(folder.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(Error::Io { what: "lock", path, source }),
+        }
     }
 }
 
