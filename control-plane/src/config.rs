@@ -290,7 +290,7 @@ fn observe(env: &Env<'_>) -> Result<Observe, Invalid> {
     };
     Ok(Observe {
         json,
-        level: env.text("LOG_LEVEL", "info"),
+        level: env.text("LOG_LEVEL", "info,actix_server=warn"),
         otlp_endpoint: Some(env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "")).filter(|url| !url.is_empty()),
         otlp_timeout: env.millis("OTLP_TIMEOUT_MS", 3_000)?,
     })

@@ -290,9 +290,11 @@ fn rows_become_what_a_proxy_needs() {
     assert!(inputs.problems().is_empty());
 }
 
+type Spoil = fn(&mut ProviderRow);
+
 #[test]
 fn a_broken_row_is_left_out_and_named() {
-    let breaks: [(&str, fn(&mut ProviderRow)); 11] = [
+    let breaks: [(&str, Spoil); 11] = [
         ("kind", |row| row.kind = "gopher".to_owned()),
         ("base_url", |row| row.base_url = "abc".to_owned()),
         ("base_url", |row| row.base_url = "file:///etc/passwd".to_owned()),

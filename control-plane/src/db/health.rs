@@ -153,3 +153,51 @@ pub async fn reset_in_tx(conn: &mut Conn, provider_id: i64, generation: Generati
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::testing;
+    use contract::ids::ProviderId;
+    use diesel_async::AsyncConnection;
+
+    fn report(id: i64, state: CircuitState, epoch: i64) -> Health {
+        let reason = "failures".to_owned();
+        Health { provider_id: ProviderId(id), state, until_ms: Some(9), reason, failures: 5, epoch }
+    }
+
+    async fn store(conn: &mut Conn, reports: &[Health]) -> usize {
+        conn.transaction(async |conn| store_in_tx(conn, reports).await).await.expect("store")
+    }
+
+    async fn stored(conn: &mut Conn) -> (String, i64, bool) {
+        let columns = (provider_health::state, provider_health::epoch, providers::enabled);
+        let join = provider_health::table
+            .inner_join(providers::table.on(providers::id.eq(provider_health::provider_id)));
+        join.select(columns).first(conn).await.expect("row")
+    }
+
+    #[tokio::test]
+    async fn the_newest_report_wins_and_a_refused_credential_disables() {
+        let pool = testing::database().await;
+        let mut conn = pool.write().await.expect("connection");
+        let conn = &mut *conn;
+        let insert = "INSERT INTO providers (id, owner_id, name, base_url, kind, credential, credential_mask, generation) \
+            VALUES (3, 1, 'p', 'https://x', 'claude', '', '', 1)";
+        diesel::sql_query(insert).execute(conn).await.expect("provider");
+        let unknown = report(4, CircuitState::Open, 1);
+        assert_eq!(store(conn, &[report(3, CircuitState::Open, 2), unknown.clone()]).await, 1);
+        assert_eq!(stored(conn).await, ("open".to_owned(), 2, true));
+
+        // Late, the same again, and of a provider that is not there: nothing to do, so no generation is spent.
+        let late = [report(3, CircuitState::Closed, 1), report(3, CircuitState::Closed, 2), unknown];
+        assert_eq!(newer(conn, &late).await.expect("look"), []);
+        assert_eq!(store(conn, &late).await, 0);
+        assert_eq!(stored(conn).await, ("open".to_owned(), 2, true));
+
+        assert_eq!(store(conn, &[report(3, CircuitState::Disabled, 3)]).await, 1);
+        assert_eq!(stored(conn).await, ("disabled".to_owned(), 3, false));
+        reset_in_tx(conn, 3, Generation(9)).await.expect("reset");
+        assert_eq!(stored(conn).await, ("closed".to_owned(), 4, false));
+    }
+}

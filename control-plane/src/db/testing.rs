@@ -7,9 +7,12 @@ use super::pool::connect;
 use crate::config::{Database, DatabaseTimeouts, Secret};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
+use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -86,14 +89,13 @@ fn answers(dir: &Path) -> bool {
 }
 
 /// As the user that owns the cluster: Postgres refuses to run as root.
-fn owned(program: &str) -> Command {
-    let is_root =
-        std::fs::metadata("/proc/self").is_ok_and(|meta| std::os::unix::fs::MetadataExt::uid(&meta) == 0);
+fn owned(program: impl AsRef<OsStr>) -> Command {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
     if !is_root {
-        return Command::new(bin(program));
+        return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(bin(program));
+    command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"]).arg(program);
     command.env("HOME", "/tmp").current_dir("/tmp");
     command
 }
@@ -104,7 +106,7 @@ fn start(dir: &Path) {
         let out = command.output().expect("run Postgres");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     };
-    run(owned("initdb").arg("-D").arg(dir).args([
+    run(owned(bin("initdb")).arg("-D").arg(dir).args([
         "-U",
         "postgres",
         "-A",
@@ -118,30 +120,21 @@ fn start(dir: &Path) {
         dir.display()
     );
     let log = dir.join("log");
-    run(owned("pg_ctl").arg("-D").arg(dir).arg("-l").arg(&log).args(["-w", "-o", &options, "start"]));
-    // Ends the cluster once no database was in use for a minute.
-    let watch = "idle=0; while [ $idle -lt 12 ]; do sleep 5; \
-        n=$(\"$1\" -h \"$0\" -U postgres -Atc \"select count(*) from pg_stat_activity where backend_type = 'client backend'\") || exit; \
-        if [ \"$n\" -gt 1 ]; then idle=0; else idle=$((idle+1)); fi; done; \
-        \"$2\" -D \"$0\" -m immediate stop; rm -rf \"$0\"";
-    let mut watchdog = owned_shell();
-    watchdog.args(["-c", watch]).arg(dir).arg(bin("psql")).arg(bin("pg_ctl"));
-    use std::os::unix::process::CommandExt;
-    use std::process::Stdio;
-    watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-    watchdog.spawn().expect("start the watchdog");
+    run(owned(bin("pg_ctl")).arg("-D").arg(dir).arg("-l").arg(&log).args(["-w", "-o", &options, "start"]));
+    watch(dir);
 }
 
-fn owned_shell() -> Command {
-    let program = owned("sh");
-    match program.get_program() == "setpriv" {
-        true => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh"]);
-            command
-        }
-        false => Command::new("sh"),
-    }
+/// Ends the cluster once no database was in use for a minute. In the background of a shell that ends at once,
+/// in its own process group: the test that started the cluster may be over long before.
+fn watch(dir: &Path) {
+    let script = r#"(idle=0; while [ $idle -lt 12 ]; do sleep 5
+        n=$("$1" -h "$0" -U postgres -Atc "select count(*) from pg_stat_activity where backend_type = 'client backend'") || exit
+        if [ "$n" -gt 1 ]; then idle=0; else idle=$((idle+1)); fi; done
+        "$2" -D "$0" -m immediate stop; rm -rf "$0") &"#;
+    let mut watchdog = owned("sh");
+    watchdog.args(["-c", script]).arg(dir).arg(bin("psql")).arg(bin("pg_ctl"));
+    watchdog.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    assert!(watchdog.status().expect("start the watchdog").success());
 }
 
 fn make_template(dir: &Path, name: &str) {

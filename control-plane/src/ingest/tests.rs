@@ -119,11 +119,13 @@ async fn what_was_spent_since_any_instant() {
     assert_eq!(buckets.iter().map(|(_, n)| &n[..1]).collect::<String>(), "2333");
 }
 
+type Spoil = fn(&mut pb::UsageRecord);
+
 #[tokio::test]
 async fn a_record_that_cannot_be_stored_is_refused_alone() {
     let pool = testing::database().await;
     let mut conn = pool.write().await.expect("connection");
-    let spoilt: [(&str, fn(&mut pb::UsageRecord)); 7] = [
+    let spoilt: [(&str, Spoil); 7] = [
         ("id", |r| r.id = vec![1; 3].into()),
         ("outcome", |r| r.outcome = "nice".to_owned()),
         ("started_at_ms", |r| r.started_at_ms = i64::MAX),

@@ -5,6 +5,7 @@ use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use std::io::IsTerminal;
 use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -42,7 +43,10 @@ pub fn init(settings: &Observe) -> Result<Observer, Error> {
     let level = EnvFilter::try_new(&settings.level).map_err(|_| Error::Level)?;
     let logs = match settings.json {
         true => tracing_subscriber::fmt::layer().json().flatten_event(true).with_filter(level).boxed(),
-        false => tracing_subscriber::fmt::layer().with_filter(level).boxed(),
+        false => tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stdout().is_terminal())
+            .with_filter(level)
+            .boxed(),
     };
     let provider =
         settings.otlp_endpoint.as_deref().map(|url| exporter(url, settings.otlp_timeout)).transpose()?;
