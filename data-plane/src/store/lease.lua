@@ -13,8 +13,9 @@
 --       9  a slice is at most the n-th part of what is left
 --       10 the last slice's id   11, 12  first and last number of its unused requests; 12 = 0: none
 --       13 ms until a session expires      14 ms that a binding holds
---       15 n                     16 s
---       17 .. 16+n  specs        then 2 each per session: member, bound provider or ''
+--       15 least requests, 16 least nano-USD that such a part has to be; less is not lent
+--       17 n                     18 s
+--       19 .. 18+n  specs        then 2 each per session: member, bound provider or ''
 -- Answer {requests, nano-USD}, both 0 when there is too little to lend.
 --
 -- The requests of a slice count from the end of the slice on, the last moment at which one can begin: so no
@@ -22,26 +23,27 @@
 
 local slice, holder, keep, lease = ARGV[1], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local requests, nano, length, share = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local last, n, sessions = tonumber(ARGV[12]), tonumber(ARGV[15]), tonumber(ARGV[16])
+local least, least_nano = tonumber(ARGV[15]), tonumber(ARGV[16])
+local last, n, sessions = tonumber(ARGV[12]), tonumber(ARGV[17]), tonumber(ARGV[18])
 local entities = (#KEYS - n - sessions) / 2
 
 local function entity_keys(entity) return KEYS[1 + n + 2 * entity], KEYS[2 + n + 2 * entity] end
 
 local specs = {}
 for i = 1, n do
-  local spec, key = parse(ARGV[16 + i]), KEYS[i]
+  local spec, key = parse(ARGV[18 + i]), KEYS[i]
   specs[i] = spec
   if spec.kind == 'r' then
     for number = tonumber(ARGV[11]), last do redis.call('ZREM', key, ARGV[10] .. number) end
   elseif spec.kind == 's' then
     for session = 1, sessions do
-      redis.call('ZADD', key, now + tonumber(ARGV[13]), ARGV[15 + n + 2 * session])
+      redis.call('ZADD', key, now + tonumber(ARGV[13]), ARGV[17 + n + 2 * session])
     end
     if sessions > 0 then redis.call('PEXPIRE', key, spec.ttl) end
   end
 end
 for session = 1, sessions do
-  local provider = ARGV[16 + n + 2 * session]
+  local provider = ARGV[18 + n + 2 * session]
   if provider ~= '' then
     redis.call('SET', KEYS[n + 2 * entities + session], provider, 'PX', ARGV[14])
   end
@@ -51,13 +53,15 @@ for i = 1, n do
   local spec = specs[i]
   if spec.kind == 'r' then
     local count = read.r(KEYS[i], spec)
-    requests = math.min(requests, math.floor((spec.limit - count) / share))
+    local part = math.floor((spec.limit - count) / share)
+    requests = part < least and 0 or math.min(requests, part)
   elseif spec.money then
     local spent = read[spec.kind](KEYS[i], spec)
     local leases, amounts = entity_keys(spec.entity)
     local own = number(redis.call('HGET', amounts, holder))
     local left = spent and spec.limit - spent - (reserved(leases, amounts) - own) - keep or 0
-    nano = math.min(nano, math.floor(left / share))
+    local part = math.floor(left / share)
+    nano = part < least_nano and 0 or math.min(nano, part)
   end
 end
 if requests < 1 or (entities > 0 and nano < 1) then requests, nano = 0, 0 end

@@ -176,6 +176,8 @@ impl RedisStore {
         pack.number(wish.last.requests);
         pack.number(ms(self.session_ttl));
         pack.number(ms(self.session_ttl));
+        pack.number(wish.least.0);
+        pack.number(wish.least.1);
         pack.number(i64::try_from(wish.counters.len()).unwrap_or_default());
         pack.number(i64::try_from(wish.sessions.len()).unwrap_or_default());
         for counter in wish.counters {

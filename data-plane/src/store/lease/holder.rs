@@ -19,6 +19,9 @@ const HOT: i64 = 4;
 const TICKS: i64 = 4;
 /// A slice is at most this part of what is left of a limit.
 const SHARE: i64 = 16;
+/// A share of fewer requests, or of money for fewer, is not lent: of a small limit, and near any limit, not one
+/// request may be refused because another worker holds it unused.
+const LEAST: i64 = 32;
 /// Requests of one slice: what the script writes at once.
 const MAX_REQUESTS: i64 = 2_048;
 /// How long a session that Redis has counted, and its binding, are taken as known.
@@ -46,6 +49,8 @@ pub(in crate::store) struct Wish<'a> {
     pub(in crate::store) nano: i64,
     pub(in crate::store) length_ms: i64,
     pub(in crate::store) share: i64,
+    /// Requests and nano-USD that such a share has to be at least.
+    pub(in crate::store) least: (i64, i64),
     pub(in crate::store) last: Slice,
     pub(in crate::store) sessions: &'a [(Arc<str>, Option<ProviderId>)],
 }
@@ -123,6 +128,8 @@ pub(in crate::store) struct Holder {
 pub(in crate::store) struct Plan {
     slice: RequestId,
     requests: i64,
+    /// What one of them may cost.
+    estimate: i64,
     nano: i64,
     keep: i64,
     closed: Slice,
@@ -281,7 +288,8 @@ impl Holder {
         let estimates = std::mem::take(&mut state.estimates);
         let hot = asked >= HOT && !last;
         let requests = if hot { asked.saturating_mul(TICKS).min(MAX_REQUESTS) } else { 0 };
-        let nano = if hot { (estimates / asked).max(1).saturating_mul(requests) } else { 0 };
+        let estimate = if hot { (estimates / asked).max(1) } else { 1 };
+        let nano = estimate.saturating_mul(requests);
         let closed = std::mem::replace(&mut state.slice, Slice { id: fresh_id(now_ms), ..Slice::NONE });
         let mut sessions = Vec::new();
         for known in state.sessions.values_mut().filter(|known| known.touched) {
@@ -290,7 +298,16 @@ impl Holder {
         }
         state.sessions.retain(|_, known| now_ms - known.confirmed_ms < FRESH_MS);
         state.touched = false;
-        Plan { slice: state.slice.id, requests, nano, keep: state.in_flight.max(0), closed, sessions, now_ms }
+        Plan {
+            slice: state.slice.id,
+            requests,
+            estimate,
+            nano,
+            keep: state.in_flight.max(0),
+            closed,
+            sessions,
+            now_ms,
+        }
     }
 
     /// The wish of a plan.
@@ -306,6 +323,7 @@ impl Holder {
             nano: plan.nano,
             length_ms: SLICE_MS,
             share: SHARE,
+            least: (LEAST, plan.estimate.saturating_mul(LEAST)),
             last: plan.closed,
             sessions: &plan.sessions,
         }

@@ -166,6 +166,28 @@ fn small_limits_are_never_lent() {
             }
         }
         assert_eq!(admitted, 60);
+        assert_eq!(server.command(&["HLEN", "sw:{u42}:u42:a"]).trim(), "0");
+    });
+}
+
+#[test]
+fn a_small_limit_is_used_up_to_the_last_request_at_once() {
+    local(async {
+        let server = RedisServer::start();
+        let book: Arc<Book> = Arc::default();
+        let (busy, idle) =
+            (Worker::start(lending(&server), &book).await, Worker::start(lending(&server), &book).await);
+        let counters = [minute(500), usd(DAY, 20_000, now())];
+        let mut admitted = 0;
+        // Long enough to be hot on both; then one goes quiet, and the other must get all that is left.
+        for n in 0..600 {
+            if n < 200 {
+                admitted += i64::from(one(&idle, &counters, None, (40, 0)).await);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            admitted += i64::from(one(&busy, &counters, None, (40, 0)).await);
+        }
+        assert_eq!(admitted, 500);
     });
 }
 
