@@ -172,11 +172,16 @@ impl Field {
 
     /// A comma list of groups: trimmed, without repetition, sorted.
     pub fn groups(&self) -> Result<Option<Vec<String>>, Refusal> {
-        let Some(groups) = self.list(GROUPS_MAX, GROUPS_MAX)? else { return Ok(None) };
+        self.groups_within(GROUPS_MAX)
+    }
+
+    /// The same of at most `max` characters.
+    pub fn groups_within(&self, max: usize) -> Result<Option<Vec<String>>, Refusal> {
+        let Some(groups) = self.list(max, max)? else { return Ok(None) };
         let groups: BTreeSet<String> = groups.iter().flat_map(|entry| split(entry)).collect();
         let groups: Vec<String> = groups.into_iter().collect();
-        match groups.join(",").chars().count() > GROUPS_MAX {
-            true => Err(self.refuse(Code::MaxLength).with("max", GROUPS_MAX)),
+        match groups.join(",").chars().count() > max {
+            true => Err(self.refuse(Code::MaxLength).with("max", max)),
             false => Ok(Some(groups)),
         }
     }

@@ -34,7 +34,7 @@ impl Members {
             serde_json::from_str(raw.get()).map_err(|_| Refusal::new(Code::BodyUnreadable))?;
         let mut by_name = HashMap::with_capacity(members.len());
         for (name, value) in members {
-            if value.get().contains("\\u0000") {
+            if name.contains('\0') || value.get().contains("\\u0000") {
                 return Err(Refusal::field(Code::ControlCharacter, &name));
             }
             let camel = camel(&name);
@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn names_and_aliases() {
         let url = &["baseUrl", "url"];
-        let cases: &[(&str, &[&'static str], Result<Option<&str>, Code>)] = &[
+        type Case<'a> = (&'a str, &'a [&'static str], Result<Option<&'a str>, Code>);
+        let cases: &[Case<'_>] = &[
             ("", url, Ok(None)),
             (" \n", url, Ok(None)),
             (r#"{"url":"a"}"#, url, Ok(Some("\"a\""))),
@@ -184,6 +185,7 @@ mod tests {
             ("{", url, Err(Code::MalformedJson)),
             ("{} x", url, Err(Code::MalformedJson)),
             (r#"{"url":"a\u0000"}"#, url, Err(Code::ControlCharacter)),
+            (r#"{"a\u0000":1}"#, url, Err(Code::ControlCharacter)),
         ];
         for (body, names, want) in cases {
             assert_eq!(code(body, names), want.map(|text| text.map(str::to_owned)), "{body}");

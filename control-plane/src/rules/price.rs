@@ -32,6 +32,9 @@ pub fn check(data: &Value) -> Result<(), Invalid> {
     let fields = data.as_object().ok_or_else(|| invalid("data", "must be an object"))?;
     for (field, value) in fields.iter().filter(|(field, _)| field.contains("cost")) {
         match value {
+            Value::Object(_) | Value::Array(_) | Value::Bool(_) if is_billed(field) => {
+                return Err(invalid(field, "must be a number"));
+            }
             Value::Object(_) => check(value)?,
             Value::Array(_) | Value::Bool(_) => {}
             _ => {
@@ -40,6 +43,11 @@ pub fn check(data: &Value) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// Whether requests may be billed by a field: `compile` leaves an entry out in which such a one is no number.
+fn is_billed(field: &str) -> bool {
+    field.contains("_token") || field == "input_cost_per_request"
 }
 
 /// One price. Entries may hold numbers from hands that wrote to the table directly: their shortest decimal
@@ -106,6 +114,8 @@ mod tests {
             (json!({"search_context_cost_per_query": {"low_cost": "0.01"}}), None),
             (json!({"input_cost_per_token": "-1"}), Some("input_cost_per_token")),
             (json!({"input_cost_per_token": "1000001"}), Some("input_cost_per_token")),
+            (json!({"output_cost_per_token": true}), Some("output_cost_per_token")),
+            (json!({"input_cost_per_token": {"low_cost": "1"}}), Some("input_cost_per_token")),
             (json!({"cache_read_input_token_cost": "abc"}), Some("cache_read_input_token_cost")),
             (json!({"some_cost": {"low_cost": "x"}}), Some("low_cost")),
             (json!([]), Some("data")),

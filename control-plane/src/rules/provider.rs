@@ -18,7 +18,7 @@ pub const URL_MAX: usize = 255;
 /// Longest credential: service-account files are credentials too.
 pub const CREDENTIAL_MAX: usize = 1 << 20;
 /// Headers that belong to the transport or to the credential.
-const FORBIDDEN_HEADERS: [&str; 17] = [
+const FORBIDDEN_HEADERS: [&str; 18] = [
     "authorization",
     "x-api-key",
     "x-goog-api-key",
@@ -26,6 +26,7 @@ const FORBIDDEN_HEADERS: [&str; 17] = [
     "cookie",
     "host",
     "content-length",
+    "content-type",
     "content-encoding",
     "transfer-encoding",
     "connection",
@@ -95,7 +96,7 @@ pub fn headers(field: &Field) -> Result<Patch<Map<String, Value>>, Refusal> {
     for (name, value) in &headers {
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
         let sendable = |text: &str| {
-            text.len() <= HEADER_VALUE_MAX && text.bytes().all(|b| b == b'\t' || (b >= b' ' && b != 0x7f))
+            text.len() <= HEADER_VALUE_MAX && text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
         };
         let fine = !name.is_empty()
             && name.bytes().all(token)
@@ -174,9 +175,15 @@ mod tests {
     #[test]
     fn headers_and_times() {
         assert!(headers(&field(r#"{"X-Team":"a"}"#)).is_ok());
-        for bad in
-            [r#"{"Authorization":"x"}"#, r#"{"a b":"x"}"#, r#"{"X":"a\nb"}"#, r#"{"X":1}"#, r#"{"HOST":"x"}"#]
-        {
+        for bad in [
+            r#"{"Authorization":"x"}"#,
+            r#"{"a b":"x"}"#,
+            r#"{"X":"a\nb"}"#,
+            r#"{"X":"é"}"#,
+            r#"{"X":1}"#,
+            r#"{"HOST":"x"}"#,
+            r#"{"content-type":"x"}"#,
+        ] {
             assert_eq!(headers(&field(bad)).map_err(|r| r.code), Err(Code::Header), "{bad}");
         }
         assert!(active_time(Some("22:00"), Some("06:00")).is_ok());

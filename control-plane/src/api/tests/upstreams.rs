@@ -162,3 +162,20 @@ async fn case_37_prices() {
     );
     assert!(answer.text.contains(r#""cacheReadInputPrice":0.3,"#) && answer.text.contains(r#":0.0000003"#));
 }
+
+#[actix_web::test]
+async fn a_new_credential_switches_a_refused_provider_on_again() {
+    let api = Api::new().await;
+    let add = r#"{"name":"x","url":"https://h","key":"sk-revoked-1"}"#;
+    let id = api.data("providers/addProvider", add).await["id"].as_i64().unwrap();
+    let mut conn = api.state.pool.write().await.unwrap();
+    let refused = (providers::enabled.eq(false), providers::disabled_reason.eq("credential"));
+    diesel::update(providers::table.find(id)).set(refused).execute(&mut conn).await.unwrap();
+    drop(conn);
+    let weight =
+        api.data("providers/editProvider", &json!({"providerId": id, "weight": 2}).to_string()).await;
+    assert_eq!((&weight["isEnabled"], &weight["disabledReason"]), (&json!(false), &json!("credential")));
+    let fresh = json!({"providerId": id, "apiKey": "sk-fresh-1"}).to_string();
+    let fresh = api.data("providers/editProvider", &fresh).await;
+    assert_eq!((&fresh["isEnabled"], &fresh["disabledReason"]), (&json!(true), &json!(null)));
+}

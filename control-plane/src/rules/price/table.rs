@@ -62,7 +62,7 @@ fn entry(model: &str, raw: &RawValue) -> Result<Value, String> {
     }
     let data = exact(raw, DEPTH)?;
     let fields = data.as_object().ok_or("must be an object")?;
-    if !fields.get("mode").is_some_and(|mode| mode.as_str().is_some_and(|mode| !mode.is_empty())) {
+    if fields.get("mode").and_then(Value::as_str).is_none_or(str::is_empty) {
         return Err("mode is required".to_owned());
     }
     check(&data).map_err(|error| error.to_string())?;

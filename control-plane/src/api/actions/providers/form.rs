@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 
 /// Longest name of a provider.
 pub(super) const NAME_MAX: usize = 64;
+/// Longest list of groups, as text.
+const GROUP_TAG_MAX: usize = 255;
 /// Largest factor on the cost.
 const MULTIPLIER_MAX: i64 = 1_000_000;
 /// Milliseconds of a day.
@@ -78,7 +80,7 @@ impl ProviderFields {
             weight: self.weight.int32(1..=100)?.map(|weight| weight.unwrap_or(1)),
             priority: self.priority.int32(0..=i32::MAX)?.map(Option::unwrap_or_default),
             group_priorities: provider::group_priorities(&self.group_priorities)?.map(object),
-            groups: self.group_tag.groups()?,
+            groups: self.group_tag.groups_within(GROUP_TAG_MAX)?,
             cost_multiplier: self.cost_multiplier.usd(MULTIPLIER_MAX)?.map(|m| m.unwrap_or_else(|| 1.into())),
             model_redirects: provider::redirects(&self.model_redirects)?,
             allowed_models: provider::allowed_models(&self.allowed_models)?,

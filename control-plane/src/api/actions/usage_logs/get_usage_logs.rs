@@ -17,6 +17,8 @@ use chrono_tz::Tz;
 const PAGE: i64 = 50;
 /// Most rows of a page.
 const PAGE_MAX: i64 = 200;
+/// Microseconds at the end of the year 9999: later instants Postgres may not know.
+const CURSOR_MAX: i64 = 253_402_300_799_999_999;
 
 form! {
     /// All filters together; without any: everything that the caller may see.
@@ -123,7 +125,8 @@ fn cursor(field: &Field) -> Result<Option<Place>, Refusal> {
     let Some(text) = field.text(64)?.flatten().filter(|text| !text.is_empty()) else { return Ok(None) };
     let place = |text: &str| -> Option<Place> {
         let (micros, id) = text.split_once('_')?;
-        let created_at = DateTime::<Utc>::from_timestamp_micros(micros.parse().ok()?)?;
+        let micros = micros.parse::<i64>().ok().filter(|micros| (0..=CURSOR_MAX).contains(micros))?;
+        let created_at = DateTime::<Utc>::from_timestamp_micros(micros)?;
         Some(Place { created_at, id: id.parse().ok()? })
     };
     place(&text).map(Some).ok_or_else(|| field.refuse(Code::Cursor))
