@@ -62,31 +62,28 @@ pub fn answer() -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-/// The events of one stream of [`EVENTS`] events.
+/// The events of one stream of [`EVENTS`] events, with their members in the order of the real ones.
 pub fn events() -> Vec<Vec<u8>> {
-    let start = json!({"type": "message_start", "message": {
-        "id": "msg_01BenchBenchBenchBench", "type": "message", "role": "assistant", "model": MODEL, "content": [],
-        "stop_reason": null, "usage": {"input_tokens": 210, "output_tokens": 1},
-    }});
-    let block =
-        json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
-    let mut all = vec![event(&start), event(&block)];
+    let message = format!(
+        r#"{{"type":"message_start","message":{{"model":"{MODEL}","id":"msg_01BenchBenchBenchBench","type":"message","role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"usage":{{"input_tokens":210,"output_tokens":1}}}}}}"#
+    );
+    let block = r#"{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}"#;
+    let end = r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":80}}"#;
+    let mut all = vec![event("message_start", &message), event("content_block_start", block)];
     all.extend((0..EVENTS - 5).map(|_| delta()));
-    all.push(event(&json!({"type": "content_block_stop", "index": 0})));
-    let end = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 80}});
-    all.push(event(&end));
-    all.push(event(&json!({"type": "message_stop"})));
+    all.push(event("content_block_stop", r#"{"type":"content_block_stop","index":0}"#));
+    all.push(event("message_delta", end));
+    all.push(event("message_stop", r#"{"type":"message_stop"}"#));
     all
 }
 
 /// One event of text.
 pub fn delta() -> Vec<u8> {
-    let text = json!({"type": "text_delta", "text": " and prints every line"});
-    event(&json!({"type": "content_block_delta", "index": 0, "delta": text}))
+    let text = r#"{"type":"text_delta","text":" and prints every line\n"}"#;
+    event("content_block_delta", &format!(r#"{{"type":"content_block_delta","index":0,"delta":{text}}}"#))
 }
 
-fn event(data: &Value) -> Vec<u8> {
-    let name = data["type"].as_str().unwrap_or_default();
+fn event(name: &str, data: &str) -> Vec<u8> {
     format!("event: {name}\ndata: {data}\n\n").into_bytes()
 }
 
@@ -107,5 +104,10 @@ mod tests {
         assert_eq!(parsed["tools"].as_array().map(Vec::len), Some(24));
         assert!((550..700).contains(&answer().len()), "{}", answer().len());
         assert_eq!(events().len(), EVENTS);
+        for event in events() {
+            let data = String::from_utf8(event).unwrap();
+            let data = data.split_once("data: ").unwrap().1;
+            assert!(serde_json::from_str::<Value>(data).is_ok(), "{data}");
+        }
     }
 }

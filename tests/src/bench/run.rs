@@ -139,9 +139,17 @@ impl Bench {
     }
 
     async fn compare(&mut self) -> Result<()> {
-        let memory = self.memory().await?;
+        println!("\n{}", report::memory(&self.memory().await?, OPEN));
         self.settle(true)?;
-        println!("\n{}", report::CPU_HEAD.trim_end());
+        let [small, crowd] = &self.subjects[..] else { bail!("two fleets were started") };
+        let servers = [
+            ("nginx", self.nginx.address, "key".to_owned()),
+            ("governed, 11 keys", small.address(), small.governed_key()),
+            ("ungoverned", small.address(), small.free_key()),
+            ("governed, 100,011 keys", crowd.address(), crowd.governed_key()),
+        ];
+        println!("{}", report::added(&self.latencies(&servers)?));
+        println!("{}", report::CPU_HEAD.trim_end());
         let mut notes = String::new();
         for (size, body) in BODIES {
             notes += &self.scenario("json", &format!("JSON, {size}"), Per::Answer, body).await?;
@@ -153,15 +161,6 @@ impl Bench {
         let name = "50 events, one per 20 ms, 1 KB";
         notes += &self.scenario("paced", name, Per::Event, bodies::small).await?;
         println!("\n{notes}");
-        let [small, crowd] = &self.subjects[..] else { bail!("two fleets were started") };
-        let servers = [
-            ("nginx", self.nginx.address, "key".to_owned()),
-            ("governed, 11 keys", small.address(), small.governed_key()),
-            ("ungoverned", small.address(), small.free_key()),
-            ("governed, 100,011 keys", crowd.address(), crowd.governed_key()),
-        ];
-        println!("{}", report::added(&self.latencies(&servers)?));
-        println!("{}", report::memory(&memory, OPEN));
         self.settle(false)?;
         self.reporting().await
     }
