@@ -110,6 +110,11 @@ async fn case_3_and_4_deny_by_default_and_always_the_envelope() {
     }
     assert_eq!(nobody.by("garbage").refused("users/getUsers", "").await, code(401, "TOKEN_INVALID"));
     assert_eq!(api.refused("nothing/here", "{}").await, code(404, "NOT_FOUND"));
+    assert_eq!(
+        api.refused("users/%67etUsers", "{}").await,
+        code(404, "NOT_FOUND"),
+        "one spelling of each path"
+    );
     assert_eq!(api.refused("users/getUsers", "{").await, code(400, "INVALID_JSON"));
     assert_eq!(api.refused("users/getUsers", "[]").await, code(400, "INVALID_TYPE"));
     let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(200_000));
