@@ -32,6 +32,8 @@ impl Common {
         metrics: &Arc<Metrics>,
         ledger: Arc<dyn Ledger>,
     ) -> Result<Self, Error> {
+        // Without Redis limits are this proxy's own from the start; with it the store says when they are.
+        metrics.limits_local.set(f64::from(u8::from(config.redis_url.is_none())));
         let spool = Spool::open(&spooling(config)).map_err(Error::Spool)?;
         let shared = proxy::Shared {
             config: Arc::clone(config),

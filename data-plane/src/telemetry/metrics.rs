@@ -2,13 +2,15 @@
 //! touches without a lookup. Labels are closed enums, so the page cannot grow with traffic.
 
 mod list;
+mod maker;
 
 use self::list as names;
+use self::maker::{ByCase, Maker};
 pub use list::{Declared, Kind, LIST};
 
 use contract::table::ProviderKind;
 use contract::usage::{AttemptResult, Dialect, Outcome, UsageRecord};
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +18,6 @@ use std::time::Duration;
 /// Bounds of histograms of whole requests: an LLM answers in 100 ms or in ten minutes.
 const SECONDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0];
-/// Bounds of histograms of round trips within a data centre.
-const FINE_SECONDS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1];
 
 /// The /metrics page.
 #[derive(Clone)]
@@ -32,25 +32,6 @@ impl Page {
     /// Folds what histograms collected since the last call; due every few seconds, or they grow.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
-    }
-}
-
-/// Counters of one family, one per case of an enum.
-struct ByCase(Box<[Counter]>);
-
-impl ByCase {
-    fn new(
-        recorder: &PrometheusRecorder,
-        name: &'static str,
-        label: &'static str,
-        cases: &[&'static str],
-    ) -> Self {
-        let one = |case: &&'static str| counter(recorder, name, vec![Label::from_static_parts(label, case)]);
-        Self(cases.iter().map(one).collect())
-    }
-
-    fn at(&self, case: usize) -> &Counter {
-        &self.0[case]
     }
 }
 
@@ -75,12 +56,6 @@ pub struct Metrics {
     pub connection_errors: Counter,
     /// 1 while limits are counted in this proxy's memory because Redis is away, or there is none.
     pub limits_local: Gauge,
-    /// Reservations counted in memory because Redis did not answer.
-    pub limiter_fallbacks: Counter,
-    /// One reservation in Redis.
-    pub limiter_seconds: Histogram,
-    /// Settlements dropped because their queue was full.
-    pub settlements_lost: Counter,
     /// Usage records that wait for the control plane.
     pub spool_records: Gauge,
     /// Bytes of the spool on disk.
@@ -125,39 +100,19 @@ impl Metrics {
 
     fn on(recorder: &PrometheusRecorder) -> Self {
         list::describe(recorder);
-        register_others(recorder);
+        let make = Maker(recorder);
+        register_others(&make);
         let dialects: Vec<_> = Dialect::ALL.iter().map(|case| case.as_str()).collect();
         let outcomes: Vec<_> = Outcome::ALL.iter().map(|case| case.as_str()).collect();
         let results: Vec<_> = AttemptResult::ALL.iter().map(|case| case.as_str()).collect();
         let kinds = ProviderKind::ALL.map(ProviderKind::as_str);
-        let pairs = |name, (outer, value), inner, cases: &[&'static str]| {
-            let of = |case: &&'static str| {
-                let labels =
-                    [(outer, value), (inner, *case)].map(|(key, value)| Label::from_static_parts(key, value));
-                counter(recorder, name, labels.to_vec())
-            };
-            ByCase(cases.iter().map(of).collect())
-        };
-        let times = |name| {
-            dialects
-                .iter()
-                .map(move |dialect| histogram(recorder, name, Some(("dialect", dialect))))
-                .collect()
-        };
-        let plain = |name| counter(recorder, name, Vec::new());
-        let gauge = |name| gauge(recorder, name);
-        let family = |name, label, cases: &[&'static str]| ByCase::new(recorder, name, label, cases);
+        let (plain, gauge) = (|name| make.counter(name), |name| make.gauge(name));
+        let family = |name, label, cases: &[&'static str]| make.family(name, label, cases);
         Self {
-            requests: dialects
-                .iter()
-                .map(|dialect| pairs(names::REQUESTS, ("dialect", *dialect), "outcome", &outcomes))
-                .collect(),
-            duration: times(names::REQUEST_SECONDS),
-            first_byte: times(names::FIRST_BYTE_SECONDS),
-            attempts: kinds
-                .iter()
-                .map(|kind| pairs(names::ATTEMPTS, ("kind", kind), "result", &results))
-                .collect(),
+            requests: make.families(names::REQUESTS, ("dialect", &dialects), ("outcome", &outcomes)),
+            duration: make.histograms(names::REQUEST_SECONDS, "dialect", &dialects),
+            first_byte: make.histograms(names::FIRST_BYTE_SECONDS, "dialect", &dialects),
+            attempts: make.families(names::ATTEMPTS, ("kind", &kinds), ("result", &results)),
             tokens: family(names::TOKENS, "class", names::TOKEN_CLASSES),
             cost_nano_usd: plain(names::COST),
             unpriced: plain(names::UNPRICED),
@@ -174,9 +129,6 @@ impl Metrics {
             connections: gauge(names::CONNECTIONS),
             connection_errors: plain(names::CONNECTION_ERRORS),
             limits_local: gauge(names::LIMITS_LOCAL),
-            limiter_fallbacks: plain(names::LIMITER_FALLBACKS),
-            limiter_seconds: histogram(recorder, names::LIMITER_SECONDS, None),
-            settlements_lost: plain(names::SETTLEMENTS_LOST),
             spool_records: gauge(names::SPOOL_RECORDS),
             spool_bytes: gauge(names::SPOOL_BYTES),
             spool_oldest_seconds: gauge(names::SPOOL_OLDEST),
@@ -266,42 +218,24 @@ fn case_of(cases: &[&str], word: &str) -> usize {
     cases.iter().position(|case| *case == word).unwrap_or(cases.len() - 1)
 }
 
-/// Metrics that `store` reaches through the macros; registered so that they stand on the page from the start.
-fn register_others(recorder: &PrometheusRecorder) {
-    gauge(recorder, names::SETTLEMENTS_WAITING).set(0.0);
-    ByCase::new(recorder, names::STORE_ERRORS, "kind", &["timeout", "disconnected", "protocol"]);
-    ByCase::new(recorder, names::COUNTERS_SEEDED, "source", &["ledger", "provisional"]);
-}
-
-const METADATA: Metadata<'static> = Metadata::new("data_plane", Level::INFO, None);
-
-fn counter(recorder: &PrometheusRecorder, name: &'static str, labels: Vec<Label>) -> Counter {
-    recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
-}
-
-fn gauge(recorder: &PrometheusRecorder, name: &'static str) -> Gauge {
-    recorder.register_gauge(&Key::from_static_name(name), &METADATA)
-}
-
-fn histogram(
-    recorder: &PrometheusRecorder,
-    name: &'static str,
-    label: Option<(&'static str, &'static str)>,
-) -> Histogram {
-    let labels: Vec<_> = label.into_iter().map(|(key, value)| Label::from_static_parts(key, value)).collect();
-    recorder.register_histogram(&Key::from_parts(name, labels), &METADATA)
+/// Metrics that others reach through the macros; registered so that they stand on the page from the start.
+fn register_others(make: &Maker<'_>) {
+    make.gauge(names::SETTLEMENTS_WAITING).set(0.0);
+    for name in
+        [names::LIMITER_FALLBACKS, names::SETTLEMENTS_LOST, names::SPOOL_DAMAGED, names::SPOOL_TORN_BYTES]
+    {
+        make.counter(name).increment(0);
+    }
+    make.family(names::STORE_ERRORS, "kind", &["timeout", "disconnected", "protocol"]);
+    make.family(names::COUNTERS_SEEDED, "source", &["ledger", "provisional"]);
 }
 
 fn recorder() -> PrometheusRecorder {
-    let builder = [
-        (names::LIMITER_SECONDS, FINE_SECONDS),
-        (names::REQUEST_SECONDS, SECONDS),
-        (names::FIRST_BYTE_SECONDS, SECONDS),
-    ]
-    .into_iter()
-    .try_fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
-        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
-    });
+    let builder = [(names::REQUEST_SECONDS, SECONDS), (names::FIRST_BYTE_SECONDS, SECONDS)]
+        .into_iter()
+        .try_fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
+            builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
+        });
     // Bounds are refused only when there are none; above they are constants with members.
     builder.unwrap_or_default().build_recorder()
 }

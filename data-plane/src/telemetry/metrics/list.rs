@@ -55,12 +55,13 @@ metrics! {
     CONNECTION_ERRORS Counter "connection_errors_total" [] "Callers' connections ended by a fault: bad or slow head, reset.";
     LIMITS_LOCAL Gauge "limits_local" [] "1 while limits are counted by this proxy alone.";
     LIMITER_FALLBACKS Counter "limiter_fallbacks_total" [] "Reservations counted in memory because Redis did not answer.";
-    LIMITER_SECONDS Histogram "limiter_seconds" [] "One reservation in Redis.";
     SETTLEMENTS_LOST Counter "settlements_lost_total" [] "Settlements dropped because their queue was full.";
     SETTLEMENTS_WAITING Gauge "settlements_waiting" [] "Settlements that wait for Redis to come back.";
     STORE_ERRORS Counter "store_errors_total" ["kind"] "Commands to Redis that failed.";
     COUNTERS_SEEDED Counter "counters_seeded_total" ["source"] "Money counters that Redis did not know and that were seeded.";
     RECORDS_LOST Counter "records_lost_total" [] "Usage records the spool did not take. Above 0 is an alarm.";
+    SPOOL_DAMAGED Counter "spool_damaged_total" [] "Usage records that the disk gave back damaged.";
+    SPOOL_TORN_BYTES Counter "spool_torn_bytes_total" [] "Bytes cut off the spool after a crash: half a record.";
     SPOOL_RECORDS Gauge "spool_records" [] "Usage records that wait for the control plane.";
     SPOOL_BYTES Gauge "spool_bytes" [] "Size of the spool on disk.";
     SPOOL_OLDEST Gauge "spool_oldest_seconds" [] "Age of the oldest usage record that waits.";
