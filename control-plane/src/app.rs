@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
@@ -246,11 +246,12 @@ impl Bound {
     /// whether all ended within the limit.
     pub async fn shutdown(self) -> bool {
         tracing::info!("shutting down");
+        let end = Instant::now() + self.limit;
         // Readiness turns, streams and tasks begin to end.
         self.tasks.shutdown().cancel();
         let is_drained = timeout(self.limit, self.admin.stop(true)).await.is_ok();
         self.probes.stop(false).await;
-        let is_finished = self.tasks.finish(self.limit).await;
+        let is_finished = self.tasks.finish(end.saturating_duration_since(Instant::now())).await;
         self.pool.close();
         is_drained && is_finished
     }

@@ -75,14 +75,28 @@ impl Error {
 
 impl From<Diesel> for Error {
     fn from(error: Diesel) -> Self {
-        match &error {
-            Diesel::BrokenTransactionManager
-            | Diesel::DatabaseError(
-                DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand,
-                _,
-            ) => Self::Unavailable(error.into()),
-            _ => Self::Query(error),
+        match is_passing(&error) {
+            true => Self::Unavailable(error.into()),
+            false => Self::Query(error),
         }
+    }
+}
+
+/// How Postgres begins to say that a statement was stopped by its limits or by a shutdown, and not by what it
+/// asked. The driver does not hand on the code behind it.
+const STOPPED: [&str; 4] =
+    ["canceling statement due to", "terminating connection", "deadlock detected", "the database system is"];
+
+/// Whether the state of the database is the cause, so that the same statement may succeed later.
+fn is_passing(error: &Diesel) -> bool {
+    use DatabaseErrorKind::{ClosedConnection, SerializationFailure, UnableToSendCommand, Unknown};
+    match error {
+        Diesel::BrokenTransactionManager => true,
+        Diesel::DatabaseError(ClosedConnection | SerializationFailure | UnableToSendCommand, _) => true,
+        Diesel::DatabaseError(Unknown, details) => {
+            STOPPED.iter().any(|beginning| details.message().starts_with(beginning))
+        }
+        _ => false,
     }
 }
 

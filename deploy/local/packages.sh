@@ -92,6 +92,9 @@ apt_quietly() {
 # The packages' own services must not run: we start private servers. Nothing that exists is touched.
 keep_services_still() {
     POLICY_WRITTEN=
+    NEW_REDIS=
+    # A policy that outlives an interrupted run would keep every later package's service from starting.
+    trap 'let_services_start; exit 130' INT TERM
     if [[ ! -e /usr/sbin/policy-rc.d ]]; then
         printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
         as_root chmod 755 /usr/sbin/policy-rc.d
@@ -101,11 +104,11 @@ keep_services_still() {
         as_root mkdir -p /etc/postgresql-common
         echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
     fi
-    NEW_REDIS=
     if [[ " $* " == *' redis-server '* ]]; then NEW_REDIS=yes; fi
 }
 
 let_services_start() {
+    trap - INT TERM
     if [[ -n $POLICY_WRITTEN ]]; then as_root rm -f /usr/sbin/policy-rc.d; fi
     [[ -n $NEW_REDIS ]] || return 0
     if have systemctl; then

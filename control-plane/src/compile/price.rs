@@ -45,7 +45,7 @@ impl Entry<'_> {
     fn long(&self, thousands: u64) -> Result<LongContext, Broken> {
         let price = |name: &str| self.get(&format!("{name}{}{thousands}{}", TIER.0, TIER.1));
         Ok(LongContext {
-            threshold: thousands * 1_000,
+            threshold: thousands.saturating_mul(1_000),
             input: price("input_cost_per_token")?,
             output: price("output_cost_per_token")?,
             cache_read: price("cache_read_input_token_cost")?,

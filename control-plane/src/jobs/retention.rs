@@ -11,8 +11,8 @@ pub async fn run(context: &Context) -> anyhow::Result<()> {
     if days == 0 {
         return Ok(());
     }
+    let Some(day) = Utc::now().date_naive().checked_sub_days(Days::new(days.into())) else { return Ok(()) };
     let mut conn = context.pool.write().await?;
-    let day = Utc::now().date_naive() - Days::new(days.into());
     let dropped = drop_before(&mut conn, day).await.context("drop old partitions")?;
     if dropped > 0 {
         tracing::info!(dropped, retention_days = days, "dropped old partitions of the ledger");

@@ -91,6 +91,9 @@ const INFERENCE: &[&str] = &[
     "edits",
 ];
 
+/// Methods that are passed on. TRACE is not: an upstream that answers it echoes the credential it was sent.
+const METHODS: &[&str] = &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+
 /// Recognises a call; `None` for what is not proxied. `path` has no query. `header` gives the value of a
 /// header by its lower-case name.
 pub fn route<'p, 'h>(
@@ -102,6 +105,9 @@ pub fn route<'p, 'h>(
     let tail = tail(path)?;
     let rest = tail.strip_prefix('/')?;
     let (post, get) = (method == "POST", method == "GET" || method == "HEAD");
+    if !METHODS.contains(&method) || is_disguised(rest, get) {
+        return None;
+    }
     let (dialect, kind) = match rest {
         "messages" if post => (Dialect::Anthropic, EndpointKind::Messages),
         "messages/count_tokens" if post => (Dialect::Anthropic, EndpointKind::CountTokens),
@@ -116,6 +122,13 @@ pub fn route<'p, 'h>(
         _ => other(rest, post, header),
     };
     Some(Route { dialect, kind, tail })
+}
+
+/// Whether an upstream may read another path out of this one: `//`, `/./`, `%63hat`. What a call costs and which
+/// limits hold is decided by the path as it is read here, so both must read the same.
+fn is_disguised(rest: &str, get: bool) -> bool {
+    let odd = |segment: &str| matches!(segment, "" | "." | "..") || segment.contains(['\\', ';']);
+    rest.split('/').any(odd) || (!get && rest.contains('%'))
 }
 
 /// The part after `/v1`, which may be missing or, in misconfigured clients, doubled.
@@ -139,6 +152,16 @@ fn other<'h>(rest: &str, post: bool, header: &dyn Fn(&str) -> Option<&'h str>) -
     }
 }
 
+/// The protocol in which a caller is told that its call is not recognised.
+pub fn unrecognised<'h>(path: &str, header: &dyn Fn(&str) -> Option<&'h str>) -> Dialect {
+    match tail(path).and_then(|tail| tail.split('/').nth(1)) {
+        Some("messages") => Dialect::Anthropic,
+        Some("responses") => Dialect::Responses,
+        Some("chat") => Dialect::OpenAi,
+        _ => caller(header),
+    }
+}
+
 /// The protocol of a caller on a path that both families have.
 fn caller<'h>(header: &dyn Fn(&str) -> Option<&'h str>) -> Dialect {
     let anthropic = header("anthropic-version").is_some() || header("x-api-key").is_some();
@@ -149,6 +172,24 @@ fn caller<'h>(header: &dyn Fn(&str) -> Option<&'h str>) -> Dialect {
 mod tests {
     use super::*;
     use EndpointKind::*;
+
+    #[test]
+    fn even_an_unrecognised_call_speaks_a_protocol() {
+        let none: &dyn Fn(&str) -> Option<&'static str> = &|_| None;
+        for (path, dialect) in [
+            ("/v1/messages", Dialect::Anthropic),
+            ("/messages/", Dialect::Anthropic),
+            ("/v1/responses", Dialect::Responses),
+            ("/v1/chat/completions", Dialect::OpenAi),
+            ("/nowhere", Dialect::OpenAi),
+        ] {
+            assert_eq!(unrecognised(path, none), dialect, "{path}");
+        }
+        assert_eq!(
+            unrecognised("/nowhere", &|name| (name == "anthropic-version").then_some("x")),
+            Dialect::Anthropic
+        );
+    }
 
     fn routed(
         method: &str,

@@ -180,6 +180,10 @@ impl<'a> Ask<'a> {
                 self.messages = Some((member.value, member.kind));
             }
             b"prompt" => self.prompt = Some((member.value, member.kind)),
+            // Some upstreams take it for `model`, which is what was checked and is billed.
+            _ if name.eq_ignore_ascii_case(b"model") => {
+                return Err(wrong("model", "written in lower case", &member));
+            }
             _ => {}
         }
         Ok(())

@@ -98,7 +98,8 @@ impl Machine {
             State::Open { then: Wake::Serving, .. } => Gate::Open,
             State::Open { .. } => Gate::Trial,
             State::HalfOpen { trial_ms: Some(since), .. } if now_ms < later(since, TRIAL_LIMIT) => {
-                Gate::Asleep { until_ms: None }
+                // Known to wake by itself: alone in its pool it is still the last resort while its trial runs.
+                Gate::Asleep { until_ms: Some(later(since, TRIAL_LIMIT)) }
             }
             State::HalfOpen { .. } => Gate::Trial,
         }

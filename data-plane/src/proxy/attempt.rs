@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::caller::header;
+use crate::config::Config;
 use crate::health::Verdict;
 use crate::table::Upstream;
 use crate::telemetry::trace;
@@ -18,10 +19,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Events that are held back at most while waiting for the first one with content.
-const MAX_HELD_FRAMES: usize = 64;
-/// Bytes that are held back at most.
+/// Bytes of a document that are held back at most.
 const MAX_HELD_BYTES: usize = 10 * 1024 * 1024;
+/// Of a document that came in pieces, what is looked at for an error in the guise of a 200.
+const MAX_EXAMINED: usize = 32 * 1024;
+/// Of a refusal that goes to the caller, what is searched for the provider's credential.
+const MAX_REFUSAL_BYTES: usize = 64 * 1024;
 /// Of an upstream's error answer, what is read for the decision trail.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 /// Of that, what is kept.
@@ -96,15 +99,21 @@ impl Fault {
     /// An error in the guise of a 200; `meant` is the status that it would have had outside.
     fn disguised(status: Option<u16>, meant: u16, text: &str) -> Self {
         let (verdict, then) = blame(meant, None);
-        Self {
-            verdict,
-            then,
-            ..Self::broken(status, text.chars().take(MAX_DETAIL_CHARS).collect::<String>())
-        }
+        Self { verdict, then, ..Self::broken(status, text) }
     }
 
     fn unreachable(failure: &Failure) -> Self {
-        Self { result: AttemptResult::SystemError, ..Self::broken(None, failure.to_string()) }
+        let fault = Self { result: AttemptResult::SystemError, ..Self::broken(None, failure.to_string()) };
+        if failure.retry {
+            return fault;
+        }
+        // It could not even be formed: a caller's odd path must not put providers to sleep.
+        Self { verdict: Verdict::Neutral, then: Then::Next, ..fault }
+    }
+
+    /// Short, and without the provider's credential, which an upstream may quote.
+    fn without(self, up: &Upstream) -> Self {
+        Self { detail: brief(&self.detail, up), ..self }
     }
 }
 
@@ -123,17 +132,25 @@ impl Proxy {
         trace::inject(span, request.headers_mut());
         let streamed = exchange.ask.is_some_and(|ask| ask.stream);
         let limit = self.head_timeout(up, streamed);
-        let deadline = Instant::now() + limit;
+        // Zero: no limit.
+        let deadline = Instant::now().checked_add(limit).filter(|_| !limit.is_zero());
         let response =
             self.client.send(up, request, limit).await.map_err(|failure| Fault::unreachable(&failure))?;
         let (head, mut body) = response.into_parts();
         body.set_idle_timeout(self.idle_timeout(up));
         match head.status.as_u16() {
-            200..=299 => timeout_at(deadline, hold(exchange, head, body))
-                .await
-                .unwrap_or_else(|_| Err(Fault::broken(Some(200), "no content before the timeout"))),
+            200..=299 => {
+                let held = hold(exchange, &self.shared.config, head, body);
+                let answer = match deadline {
+                    Some(deadline) => timeout_at(deadline, held)
+                        .await
+                        .unwrap_or_else(|_| Err(Fault::broken(Some(200), "no content before the timeout"))),
+                    None => held.await,
+                };
+                answer.map_err(|fault| fault.without(up))
+            }
             // The caller's fault: the answer is the caller's, whoever would be asked.
-            400 | 405..=407 | 409..=428 | 430..=499 => Ok(Answer::refusal(exchange, head, body)),
+            400 | 405..=407 | 409..=428 | 430..=499 => Ok(Box::pin(refusal(exchange, up, head, body)).await),
             status => Err(Box::pin(fault(up, status, &head, body)).await),
         }
     }
@@ -164,22 +181,59 @@ impl Proxy {
     }
 }
 
-impl Answer {
-    fn refusal(exchange: &Exchange<'_>, head: Parts, body: upstream::Body) -> Self {
-        let scanner = UsageScanner::new(exchange.route.dialect, false);
-        Self { head, held: VecDeque::new(), body, scanner, events: false, result: AttemptResult::ClientError }
-    }
+/// The upstream's own words for the caller's fault, without the provider's credential: some upstreams quote
+/// the request that they refuse.
+async fn refusal(
+    exchange: &Exchange<'_>,
+    up: &Upstream,
+    mut head: Parts,
+    mut body: upstream::Body,
+) -> Answer {
+    let scanner = UsageScanner::new(exchange.route.dialect, false);
+    let text = beginning(&mut body, MAX_REFUSAL_BYTES).await;
+    let secret = up.secret.expose();
+    let quoted = !secret.is_empty() && memchr::memmem::find(&text, secret.as_bytes()).is_some();
+    let text = if quoted {
+        head.headers.remove(http::header::CONTENT_LENGTH);
+        String::from_utf8_lossy(&text).replace(secret, "***").into()
+    } else {
+        Bytes::from(text)
+    };
+    let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
+    Answer { head, held, body, scanner, events: false, result: AttemptResult::ClientError }
+}
+
+/// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.
+async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
+    let mut text = Vec::new();
+    let read = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(data) = frame.into_data() else { continue };
+            text.extend_from_slice(&data);
+            if text.len() >= most {
+                break;
+            }
+        }
+    };
+    let _ = timeout(Duration::from_secs(2), read).await;
+    text
 }
 
 /// Reads until the answer is known to be one: the first event with content of a stream, the whole of a
 /// document (its caller can do nothing with a part, and a cut can still fail over). An error in the guise of
 /// a 200 becomes a fault while nothing has been sent.
-async fn hold(exchange: &Exchange<'_>, head: Parts, mut body: upstream::Body) -> Result<Answer, Fault> {
+async fn hold(
+    exchange: &Exchange<'_>,
+    config: &Config,
+    head: Parts,
+    mut body: upstream::Body,
+) -> Result<Answer, Fault> {
     let status = Some(head.status.as_u16());
     let content_type = header(&head.headers, "content-type").unwrap_or_default();
     let events = content_type.starts_with("text/event-stream");
     let document = content_type.contains("json") || content_type.starts_with("text/");
     let metered = exchange.route.kind.is_metered();
+    let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
     let mut scanner = UsageScanner::new(exchange.route.dialect, events);
     let mut held = VecDeque::new();
     let mut bytes = 0;
@@ -207,13 +261,24 @@ async fn hold(exchange: &Exchange<'_>, head: Parts, mut body: upstream::Body) ->
             }
             return Err(Fault::disguised(status, error.status(), &error.message));
         }
-        let known = if events { scanner.first_content() || held.len() >= MAX_HELD_FRAMES } else { !document };
-        if known || bytes >= MAX_HELD_BYTES {
+        let gate = || scanner.first_content() || scanner.events() >= config.stream_gate_events as u64;
+        let known = if events { gate() } else { !document };
+        if known || bytes >= bound {
             break;
         }
     }
     if bytes == 0 && metered {
         return Err(Fault::broken(status, "empty answer"));
+    }
+    if metered && !events && document {
+        if held.len() > 1
+            && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
+        {
+            return Err(Fault::disguised(status, fake.status(), fake.reason()));
+        }
+        if body.is_end_stream() && !scanner.ended() {
+            return Err(Fault::broken(status, "the answer ended before its end"));
+        }
     }
     if events && metered && body.is_end_stream() && !scanner.first_content() && !scanner.ended() {
         return Err(Fault::broken(status, "the stream ended before its first content"));
@@ -221,14 +286,29 @@ async fn hold(exchange: &Exchange<'_>, head: Parts, mut body: upstream::Body) ->
     Ok(Answer { head, held, body, scanner, events, result: AttemptResult::Success })
 }
 
+/// The first bytes of a document that came in pieces.
+fn start_of(held: &VecDeque<Bytes>) -> Vec<u8> {
+    let mut start = Vec::new();
+    for data in held {
+        let left = MAX_EXAMINED - start.len();
+        start.extend_from_slice(&data[..data.len().min(left)]);
+    }
+    start
+}
+
 /// A status that another provider, or another try, may not give.
 async fn fault(up: &Upstream, status: u16, head: &Parts, body: upstream::Body) -> Fault {
     let retry_after = header(&head.headers, "retry-after")
         .and_then(|value| value.parse().ok())
         .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
-    let (verdict, then) = blame(status, retry_after);
-    let result = if status == 404 { AttemptResult::NotFound } else { AttemptResult::Failed };
-    Fault { verdict, then, result, status: Some(status), detail: detail(body, up).await }
+    let detail = detail(body, up).await;
+    // OpenAI says 403 for a model that this account does not have; that is no refused credential.
+    let no_model =
+        status == 403 && (detail.contains("model_not_found") || detail.contains("access to model"));
+    let status_of_blame = if no_model { 404 } else { status };
+    let (verdict, then) = blame(status_of_blame, retry_after);
+    let result = if status_of_blame == 404 { AttemptResult::NotFound } else { AttemptResult::Failed };
+    Fault { verdict, then, result, status: Some(status), detail }
 }
 
 /// What a status says of the provider, and what to do after it.
@@ -242,21 +322,16 @@ fn blame(status: u16, retry_after: Option<Duration>) -> (Verdict, Then) {
 }
 
 /// The start of an upstream's error message, without its credential.
-async fn detail(body: upstream::Body, up: &Upstream) -> String {
-    let mut text = Vec::new();
-    let mut body = body;
-    let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let Ok(data) = frame.into_data() else { continue };
-            text.extend_from_slice(&data);
-            if text.len() >= MAX_ERROR_BYTES {
-                break;
-            }
-        }
-    };
-    // An error answer that dawdles is not worth waiting for; what came is enough.
-    let _ = timeout(Duration::from_secs(2), read).await;
+async fn detail(mut body: upstream::Body, up: &Upstream) -> String {
+    let text = beginning(&mut body, MAX_ERROR_BYTES).await;
     let message = llm::error_body::message_of(&text);
     let message = message.unwrap_or_else(|| String::from_utf8_lossy(&text).into_owned());
-    message.replace(up.secret.expose(), "***").chars().take(MAX_DETAIL_CHARS).collect()
+    brief(&message, up)
+}
+
+/// The start of a text, without the provider's credential.
+fn brief(text: &str, up: &Upstream) -> String {
+    let secret = up.secret.expose();
+    let hidden = if secret.is_empty() { text.to_owned() } else { text.replace(secret, "***") };
+    hidden.chars().take(MAX_DETAIL_CHARS).collect()
 }

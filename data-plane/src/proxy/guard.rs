@@ -1,4 +1,5 @@
-//! Guessing keys is slow: an address that shows too many unknown keys is refused for a while, unread.
+//! Guessing keys is slow: an address that shows too many unknown keys is told nothing about others for a while.
+//! Callers with a known key are served from there all the same.
 //!
 //! Only unknown keys count. A disabled or expired key is a known one, and its program may try for hours
 //! without locking out its neighbours behind the same address.

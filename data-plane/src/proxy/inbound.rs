@@ -4,7 +4,7 @@ use super::caller::header;
 use super::refuse::Refusal;
 use crate::config::Config;
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -17,6 +17,8 @@ use tokio::time::timeout;
 
 /// Decompressed bytes between two looks at the other tasks of this thread.
 const DECODE_STEP: usize = 64 * 1024;
+/// What a piece of a body costs besides its bytes, so that a body of tiny pieces stays within the budget, too.
+const PIECE: usize = 72;
 
 /// Bytes of request bodies that this process holds, over all requests.
 #[derive(Debug, Default)]
@@ -70,7 +72,7 @@ pub async fn collect(
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
-        share.grow(data.len(), config.body_budget_bytes as u64)?;
+        share.grow(data.len() + PIECE, config.body_budget_bytes as u64)?;
         total += data.len();
         if total as u64 > limit {
             return Err(Refusal::BodyTooLarge { limit });
@@ -119,8 +121,10 @@ async fn inflate(
     let mut out = BytesMut::new();
     loop {
         out.reserve(DECODE_STEP);
+        // Bounded, because the spare room of a large buffer is many steps.
+        let mut step = (&mut out).limit(DECODE_STEP);
         let read = reader
-            .read_buf(&mut out)
+            .read_buf(&mut step)
             .await
             .map_err(|error| Refusal::BodyUnreadable(format!("it does not decompress: {error}")))?;
         if read == 0 {

@@ -116,6 +116,16 @@ impl Meter {
         self.reserved = Some(counters);
     }
 
+    /// The counters that it is, or is to be, admitted against.
+    pub fn counters(&self) -> &[limit::Counter] {
+        self.reserved.as_deref().unwrap_or_default()
+    }
+
+    /// Whether the record is written.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
     /// A request that was refused at admission leaves no record and holds nothing.
     pub fn disarm(mut self) {
         self.finished = true;
@@ -143,9 +153,8 @@ impl Meter {
     }
 
     /// The answer begins: what follows is scanned for usage.
-    pub fn answering(&mut self, scanner: UsageScanner, priority_tier: bool) {
+    pub fn answering(&mut self, scanner: UsageScanner) {
         self.scanner = Some(scanner);
-        self.priority_tier = priority_tier;
     }
 
     /// The scanner of the running answer.
@@ -183,6 +192,8 @@ impl Meter {
     fn usage(&mut self, outcome: Outcome) -> Usage {
         let Some(scanner) = self.scanner.take() else { return Usage::none() };
         let seen = scanner.finish();
+        // Only the end of an answer says for certain which tier served it.
+        self.priority_tier = seen.service_tier.as_deref() == Some("priority");
         let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
         let (tokens, source) = if !billed || !self.opening.kind.is_metered() {
             (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })

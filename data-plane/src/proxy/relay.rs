@@ -96,8 +96,8 @@ impl Stream {
                     if let Some(scanner) = self.meter.scanner() {
                         scanner.feed(&data);
                     }
-                    self.finish_if_complete();
                     self.take_in(data);
+                    self.finish_if_complete();
                 }
                 Some(Err(failure)) => return Poll::Ready(self.broke(&failure.to_string())),
                 None => return Poll::Ready(self.ended()),
@@ -107,14 +107,19 @@ impl Stream {
 
     /// Through the filter, if there is one.
     fn take_in(&mut self, data: Bytes) {
+        let before = self.held.len();
         match &mut self.filter {
             Some(filter) => self.held.extend(filter.feed(&data)),
             None => self.held.push_back(data),
         }
+        // Counted now, because the record may be written before they go out.
+        let bytes: usize = self.held.iter().skip(before).map(Bytes::len).sum();
+        if bytes > 0 {
+            self.meter.sent(bytes);
+        }
     }
 
     fn count(&mut self, data: Bytes) -> Bytes {
-        self.meter.sent(data.len());
         if let Some(length) = &mut self.length {
             *length = length.saturating_sub(data.len() as u64);
         }
@@ -125,18 +130,36 @@ impl Stream {
         let last_byte = self.upstream.as_ref().is_some_and(|body| body.is_end_stream());
         let marker = self.meter.scanner().is_some_and(|scanner| scanner.terminal());
         if marker || (last_byte && self.events.is_none()) {
+            self.finish();
+        }
+    }
+
+    /// The answer is here as a whole. A stream that carried an error after its first content is a broken one,
+    /// however regular its end.
+    fn finish(&mut self) {
+        let failed = self.outcome == Outcome::Completed
+            && self.events.is_some()
+            && self.meter.scanner().is_some_and(|scanner| scanner.error().is_some());
+        if failed {
+            let why = "the upstream ended its answer with an error".to_owned();
+            self.meter.finish(Outcome::Cut, STATUS_CUT, Some(why));
+        } else {
             self.meter.finish(self.outcome, self.status, None);
         }
     }
 
     /// The upstream's body ended.
     fn ended(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let complete = self.events.is_none() || self.meter.scanner().is_none_or(|scanner| scanner.ended());
+        // A refusal in the form of an event has no end marker, and those of mere resources are not known here.
+        let complete = self.events.is_none()
+            || self.outcome == Outcome::Rejected
+            || !self.meter.opening().kind.is_metered()
+            || self.meter.scanner().is_none_or(|scanner| scanner.ended());
         if !complete {
             return self.broke("the stream ended without its end marker");
         }
         self.upstream = None;
-        self.meter.finish(self.outcome, self.status, None);
+        self.finish();
         self.filter.as_mut().and_then(HoldBack::finish).map(Ok)
     }
 
@@ -144,6 +167,10 @@ impl Stream {
     /// connection is closed. Never a clean end.
     fn broke(&mut self, why: &str) -> Option<Result<Bytes, BodyError>> {
         self.upstream = None;
+        if self.events.is_some() && self.meter.is_finished() {
+            // All of it had come; only the connection ended untidily.
+            return self.filter.as_mut().and_then(HoldBack::finish).map(Ok);
+        }
         let told = self.meter.scanner().is_some_and(|scanner| scanner.error().is_some());
         self.meter.finish(Outcome::Cut, STATUS_CUT, Some(why.to_owned()));
         let Some(dialect) = self.events else { return Some(Err(BodyError)) };

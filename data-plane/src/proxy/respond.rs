@@ -16,8 +16,9 @@ use llm::sse::HoldBack;
 /// Names the record of a request, for people who look one up.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-switchyard-request-id");
 
-/// Headers that belong to one connection, or that say something about the body that may no longer hold.
-const HOP_BY_HOP: [HeaderName; 8] = [
+/// Headers that belong to one connection, or that say something about the body that may no longer hold; and
+/// those by which an upstream would speak to a browser in the name of this host.
+const HOP_BY_HOP: [HeaderName; 11] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -26,6 +27,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::SET_COOKIE,
+    header::ALT_SVC,
 ];
 
 /// Paths that need no credential: the reachability probe of Claude Code, and a ping.
@@ -57,6 +61,8 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 pub fn relay(answer: Answer, mut meter: Meter, inject_usage: bool) -> Response<Body> {
     let Answer { mut head, held, body, scanner, events, result } = answer;
     strip(&mut head.headers);
+    // Ours, not the upstream's: it decides how the end of the body is told.
+    head.version = http::Version::HTTP_11;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let filter = (inject_usage && events).then(HoldBack::default);
     if filter.is_some() {
@@ -65,9 +71,8 @@ pub fn relay(answer: Answer, mut meter: Meter, inject_usage: bool) -> Response<B
     if let Ok(id) = HeaderValue::from_str(&meter.opening().id.to_string()) {
         head.headers.insert(REQUEST_ID, id);
     }
-    let priority = scanner.service_tier() == Some("priority");
     let dialect = meter.opening().dialect;
-    meter.answering(scanner, priority);
+    meter.answering(scanner);
     let outcome = if result == AttemptResult::ClientError { Outcome::Rejected } else { Outcome::Completed };
     let start = Start {
         held,
@@ -83,6 +88,10 @@ pub fn relay(answer: Answer, mut meter: Meter, inject_usage: bool) -> Response<B
 }
 
 fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // Of two lengths the chunks' holds.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     // `Connection` can name further headers of this hop.
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)

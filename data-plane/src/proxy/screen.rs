@@ -8,8 +8,15 @@ use serde_json::Value;
 
 /// Looks through `body`; the first hit refuses the request.
 pub fn screen(words: &WordSet, body: &[u8]) -> Result<(), Refusal> {
-    // What is not JSON has no texts that a rule could be meant for.
-    let Ok(body) = serde_json::from_slice::<Value>(body) else { return Ok(()) };
+    let body = match serde_json::from_slice::<Value>(body) {
+        Ok(body) => body,
+        // Another reader may make sense of what this one cannot read: it must not pass unseen.
+        Err(error) if body.trim_ascii_start().starts_with(b"{") => {
+            return Err(Refusal::BodyInvalid(format!("the request body is not valid JSON: {error}")));
+        }
+        // What is not JSON has no texts that a rule could be meant for.
+        Err(_) => return Ok(()),
+    };
     match texts(&body).find_map(|text| words.find(text)) {
         None => Ok(()),
         Some(Hit { word, match_type, .. }) => {

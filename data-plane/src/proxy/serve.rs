@@ -16,7 +16,8 @@ use crate::telemetry::trace;
 use bytes::Bytes;
 use chrono::Timelike;
 use contract::ids::{ProviderId, RequestId};
-use contract::usage::{Attempt, AttemptResult, Dialect, Outcome, SelectedBy};
+use contract::money::NanoUsd;
+use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy};
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -28,6 +29,8 @@ use std::time::{Duration, Instant};
 
 /// Longest User-Agent that is kept.
 const MAX_USER_AGENT: usize = 256;
+/// Longest name of a model; a record holds it once per attempt.
+const MAX_MODEL: usize = 256;
 
 impl Proxy {
     /// THE WALK.
@@ -37,9 +40,12 @@ impl Proxy {
         if let Some(answer) = respond::local(&head) {
             return answer;
         }
-        let route =
-            llm::dialect::route(head.method.as_str(), head.uri.path(), &|name| header(&head.headers, name));
-        let dialect = route.as_ref().map_or(Dialect::OpenAi, |route| route.dialect);
+        let path = head.uri.path();
+        let route = llm::dialect::route(head.method.as_str(), path, &|name| header(&head.headers, name));
+        let dialect = match &route {
+            Some(route) => route.dialect,
+            None => llm::dialect::unrecognised(path, &|name| header(&head.headers, name)),
+        };
         let answer = match route {
             None => {
                 let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
@@ -67,14 +73,8 @@ impl Proxy {
         }
         let now_ms = now_ms();
         let address = client_ip(&self.shared.config, head, peer);
-        if let Some(left) = self.shared.guard.blocked(address, now_ms) {
-            return Err(Refusal::Guessing(Duration::from_millis(left)));
-        }
-        let caller = authenticate(&table, head, now_ms).inspect_err(|refusal| {
-            if matches!(refusal, Refusal::UnknownKey) {
-                self.shared.guard.failed(&self.shared.config, address, now_ms);
-            }
-        })?;
+        let caller =
+            authenticate(&table, head, now_ms).map_err(|refusal| self.suspect(refusal, address, now_ms))?;
         if route.kind.is_local() {
             return Ok(models::answer(&table, &caller, &route));
         }
@@ -115,38 +115,50 @@ impl Proxy {
         Ok(respond::relay(answer, meter, inject_usage))
     }
 
+    /// An unknown key counts against its address. Known keys are served whatever others behind the same address
+    /// (a balancer's, an office's) try.
+    fn suspect(&self, refusal: Refusal, address: IpAddr, now_ms: i64) -> Refusal {
+        if !matches!(refusal, Refusal::UnknownKey) {
+            return refusal;
+        }
+        if let Some(left) = self.shared.guard.blocked(address, now_ms) {
+            return Refusal::Guessing(Duration::from_millis(left));
+        }
+        self.shared.guard.failed(&self.shared.config, address, now_ms);
+        refusal
+    }
+
     /// All limits at once, and the session's bound provider.
     async fn admit(&self, meter: &mut Meter, ask: Option<&Ask<'_>>) -> Result<Option<ProviderId>, Refusal> {
         let opening = meter.opening();
-        if !opening.kind.is_metered() {
-            return Ok(None);
-        }
         let caller = &opening.caller;
         let zone = opening.table.owner(caller.user.owner_id).time_zone;
         let counters = limit::counters(&caller.key, &caller.user, zone, opening.started_at_ms);
         if self.shared.spool.is_full() && counters.iter().any(limit::Counter::is_money) {
             return Err(Refusal::SpoolFull);
         }
+        // Before the store is asked: a caller who hangs up meanwhile may have taken all the same.
+        meter.admitted(counters);
+        let meter = &*meter;
+        let opening = meter.opening();
+        // What is not billed is not free of the limits: it reserves no money, but is refused where money is out.
         let estimate = limit::estimate(
-            opening.table.price(&opening.model),
+            opening.table.price(&opening.model).filter(|_| opening.kind.is_metered()),
             llm::estimate::tokens(opening.request_bytes),
             ask.and_then(|ask| ask.max_output),
             rust_decimal::Decimal::ONE,
         );
         let claim = Claim {
             request: opening.id,
-            user: caller.user.id,
+            user: opening.caller.user.id,
             now_ms: opening.started_at_ms,
-            counters: &counters,
+            counters: meter.counters(),
             estimate,
             session: opening.session.as_deref(),
             session_ttl: self.shared.config.session_ttl,
         };
         match self.limiter.reserve(&claim).await {
-            Admission::Admitted { bound } => {
-                meter.admitted(counters);
-                Ok(bound)
-            }
+            Admission::Admitted { bound } => Ok(bound),
             Admission::Refused(refusal) => {
                 let status = respond::limit_status(&self.shared.config, refusal.measure);
                 Err(Refusal::Limited(Box::new(refusal), status))
@@ -212,6 +224,20 @@ impl Proxy {
         trail.next(&ground, &wish, over)
     }
 
+    /// Counts the request at a provider that limits its own requests or sessions.
+    fn began(&self, opening: &Opening, up: &Upstream) {
+        let claim = Claim {
+            request: opening.id,
+            user: opening.caller.user.id,
+            now_ms: opening.started_at_ms,
+            counters: &[],
+            estimate: NanoUsd(0),
+            session: opening.session.as_deref(),
+            session_ttl: self.shared.config.session_ttl,
+        };
+        self.limiter.provider_began(&claim, &up.row, opening.table.owner(up.row.owner_id).time_zone);
+    }
+
     /// All attempts at one provider.
     async fn try_provider(
         &self,
@@ -225,6 +251,7 @@ impl Proxy {
         let model = up.redirect(&asked).to_owned();
         let tries = up.row.max_attempts.unwrap_or(config.max_attempts_per_provider).max(1);
         meter.trying(up, &model);
+        self.began(meter.opening(), up);
         for left in (0..tries).rev() {
             let began = Instant::now();
             let at_ms = now_ms();
@@ -271,12 +298,17 @@ fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Option<A
     if body.is_empty() && !route.kind.needs_model() {
         return Ok(None);
     }
-    if !json && !route.kind.needs_model() {
+    // What is metered is read whatever it calls itself: an upstream may read it, too.
+    let read = json || route.kind.is_metered() && body.trim_ascii_start().starts_with(b"{");
+    if !read && !route.kind.needs_model() {
         return Ok(None);
     }
     let ask = llm::request::parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
     if route.kind.needs_model() && ask.model.as_deref().is_none_or(str::is_empty) {
         return Err(Refusal::BodyInvalid("`model` is missing in the request body".to_owned()));
+    }
+    if ask.model.as_deref().is_some_and(|model| model.len() > MAX_MODEL) {
+        return Err(Refusal::BodyInvalid(format!("`model` is longer than {MAX_MODEL} bytes")));
     }
     Ok(Some(ask))
 }
@@ -381,7 +413,8 @@ fn minute_of_day(now_ms: i64, zone: chrono_tz::Tz) -> u16 {
 /// The caller's address: the connection's, or behind a load balancer that is trusted the one that it saw,
 /// the last of `X-Forwarded-For` (the earlier ones are whatever the caller wrote).
 fn client_ip(config: &Config, head: &Parts, peer: SocketAddr) -> IpAddr {
-    let forwarded = || header(&head.headers, "x-forwarded-for")?.rsplit(',').next()?.trim().parse().ok();
+    let last = || head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok();
+    let forwarded = || last()?.rsplit(',').next()?.trim().parse().ok();
     if config.trust_forwarded_for { forwarded().unwrap_or(peer.ip()) } else { peer.ip() }
 }
 

@@ -25,13 +25,17 @@ const ENDPOINTS: &[&[&str]] = &[
 pub(super) fn target(kind: ProviderKind, base: &Url, path: &str, query: &str) -> String {
     let mut target = path_under(kind, base.path(), path);
     let own = base.query().unwrap_or_default().split('&');
-    // The caller's `key` is a credential for us, not for the upstream.
-    let callers = query.split('&').filter(|pair| *pair != "key" && !pair.starts_with("key="));
+    let callers = query.split('&').filter(|pair| !is_key(pair));
     for (index, pair) in own.chain(callers).filter(|pair| !pair.is_empty()).enumerate() {
         target.push(if index == 0 { '?' } else { '&' });
         target.push_str(pair);
     }
     target
+}
+
+/// The caller's `key`, also where its name is escaped, is a credential for us, not for the upstream.
+fn is_key(pair: &str) -> bool {
+    url::form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "key")
 }
 
 /// The value of the `host` header.
@@ -158,6 +162,7 @@ mod tests {
                 "/v1beta/models/m:generateContent?alt=sse",
             ),
             (Gemini, "https://x.example/v1beta", "/v1/models/m:countTokens?key", "/v1/models/m:countTokens"),
+            (Claude, "https://x.example", "/v1/messages?%6Bey=s&a=b", "/v1/messages?a=b"),
             (
                 Gemini,
                 "https://x.example",

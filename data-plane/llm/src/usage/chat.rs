@@ -52,6 +52,7 @@ fn each_choice(seen: &mut Seen, choices: &[u8]) {
         if let Some(delta) = delta {
             each_member(seen, delta.text);
         }
+        let text = text.filter(|text| text.kind == Kind::String);
         if let Some(length) = text.map(|text| text.text.len().saturating_sub(2) as u64) {
             seen.content |= length > 0;
             seen.text_bytes += length;

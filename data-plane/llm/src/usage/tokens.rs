@@ -174,10 +174,14 @@ fn gemini(usage: &Value) -> Option<TokenCounts> {
     })
 }
 
+/// More than any answer has, and so little that sums of counts never overflow.
+const MOST: u64 = 1 << 40;
+
 fn count(object: &Value, name: &str) -> Option<u64> {
     let value = object.get(name)?;
     // Some upstreams count in floats; a count has no fraction and stays far below 2^53.
-    value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0).map(|n| n as u64))
+    let count = value.as_u64().or_else(|| value.as_f64().filter(|n| *n >= 0.0).map(|n| n as u64));
+    count.map(|count| count.min(MOST))
 }
 
 fn first(object: &Value, names: &[&str]) -> Option<u64> {

@@ -38,7 +38,7 @@ fn the_well_cost_nothing_and_the_sick_are_shared() {
     assert_eq!(book.gate(&sick, 0), Gate::Asleep { until_ms: Some(10_000) });
     assert_eq!(book.peek(sick.row.id, 10_000), Gate::Trial);
     assert_eq!(book.gate(&sick, 10_000), Gate::Trial);
-    assert_eq!(other.gate(&sick, 10_000), Gate::Asleep { until_ms: None });
+    assert_eq!(other.gate(&sick, 10_000), Gate::Asleep { until_ms: Some(910_000) });
     other.release(sick.row.id);
     assert_eq!(other.gate(&sick, 10_000), Gate::Trial);
     book.record(&sick, &Verdict::Success, 10_000);

@@ -38,7 +38,11 @@ fn opens_at_the_threshold_and_closes_after_enough_trials() {
     assert_eq!(machine.peek(999 + OPEN_MS), asleep(1000 + OPEN_MS));
     let wakes = 1000 + OPEN_MS;
     assert_eq!(machine.enter(wakes), (Gate::Trial, true));
-    assert_eq!(machine.enter(wakes), (Gate::Asleep { until_ms: None }, false), "one trial at a time");
+    assert_eq!(
+        machine.enter(wakes),
+        (Gate::Asleep { until_ms: Some(wakes + 900_000) }, false),
+        "one trial at a time"
+    );
     assert!(!machine.record(Verdict::Success, &RULES, wakes));
     assert_eq!(machine.enter(wakes), (Gate::Trial, false));
     assert!(machine.record(Verdict::Success, &RULES, wakes));
@@ -66,7 +70,7 @@ fn a_released_or_lost_trial_frees_its_place() {
     machine.record(Verdict::Neutral, &RULES, OPEN_MS);
     assert_eq!(machine.peek(OPEN_MS), Gate::Trial, "the caller's fault says nothing");
     machine.enter(OPEN_MS);
-    assert_eq!(machine.peek(OPEN_MS + 899_999), Gate::Asleep { until_ms: None });
+    assert_eq!(machine.peek(OPEN_MS + 899_999), Gate::Asleep { until_ms: Some(OPEN_MS + 900_000) });
     assert_eq!(machine.peek(OPEN_MS + 900_000), Gate::Trial, "nobody came back");
 }
 
@@ -210,7 +214,7 @@ fn half_open_elsewhere_does_not_disturb_the_trial_here() {
     let mut machine = opened(0);
     machine.enter(OPEN_MS);
     assert!(machine.adopt(&row(CircuitState::HalfOpen, None, 50), OPEN_MS));
-    assert_eq!(machine.peek(OPEN_MS), Gate::Asleep { until_ms: None });
+    assert_eq!(machine.peek(OPEN_MS), Gate::Asleep { until_ms: Some(OPEN_MS + 900_000) });
     assert_eq!(machine.epoch(), 50);
 }
 
@@ -240,7 +244,8 @@ proptest! {
             prop_assert_eq!(gate, peeked);
             prop_assert_eq!(machine.epoch(), epoch + i64::from(changed));
             if gate == Gate::Trial {
-                prop_assert_eq!(machine.peek(now_ms), Gate::Asleep { until_ms: None });
+                let resting = matches!(machine.peek(now_ms), Gate::Asleep { .. });
+                prop_assert!(resting);
             }
             let epoch = machine.epoch();
             let changed = machine.record(verdict, &rules, now_ms);
