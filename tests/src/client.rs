@@ -12,7 +12,7 @@ pub fn http() -> Client {
     Client::builder().timeout(Duration::from_secs(60)).build().unwrap_or_default()
 }
 
-/// Like [`http`], but every request has a connection of its own: for callers of a proxy that comes and goes,
+/// Like [`http()`], but every request has a connection of its own: for callers of a proxy that comes and goes,
 /// where a request on a resting connection may meet its end.
 pub fn http_without_pool() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();

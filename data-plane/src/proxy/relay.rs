@@ -43,7 +43,7 @@ pub struct Start {
     pub meter: Meter,
     /// For event streams.
     pub events: Option<Dialect>,
-    /// See [`Stream::filter`].
+    /// Drops the usage chunk that this proxy asked for and the caller did not.
     pub filter: Option<HoldBack>,
     /// Sent to the caller.
     pub status: u16,
