@@ -3,7 +3,8 @@
 use super::bodies::Body;
 use super::load::{self, Request};
 use super::{LOAD_CORE, PROXY_CORE, machine};
-use crate::fleet::Fleet;
+use crate::client::Admin;
+use crate::fleet::{ADMIN_TOKEN, Fleet};
 use anyhow::{Context, Result};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -62,8 +63,9 @@ impl Subject {
              FROM generate_series(1, {count}) n;
              COMMIT;"
         ))?;
-        // Any write through the API wakes the reconciler.
-        self.fleet.admin.user(json!({"name": "after the crowd"})).await?;
+        // Any write through the API wakes the reconciler. A new connection: the old one may have rested too long.
+        let admin = Admin::new(&self.fleet.control_url(), ADMIN_TOKEN);
+        admin.user(json!({"name": "after the crowd"})).await?;
         self.fleet.sync().await
     }
 
