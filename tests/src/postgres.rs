@@ -50,9 +50,11 @@ fn bin() -> Result<PathBuf> {
     place.context("no Postgres found: install the package `postgresql`")
 }
 
-/// A command that runs as `nobody` where we are root.
+/// A command that runs as `nobody` where we are root. It outlives this process, so it inherits no open file beyond the
+/// three standard ones: the lock of a runner, say, would stay taken for as long as the cluster runs.
 fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; exec \"$@\"", "sh"]).arg(program);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
