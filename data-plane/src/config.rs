@@ -108,8 +108,10 @@ settings! {
 
     /// Redis for exact limits across proxies; empty: each proxy counts alone.
     "REDIS_URL" redis_url: Option<Hidden> = "";
-    /// Longest wait for Redis before a request is counted in memory instead.
-    "REDIS_TIMEOUT" redis_timeout: Duration = "100ms";
+    /// Longest wait for Redis before a request is counted in memory instead. A Redis that is gone is noticed at once;
+    /// this is for one that hangs. Too short, and a proxy short of CPU takes itself for a broken Redis and admits
+    /// more than the limits allow.
+    "REDIS_TIMEOUT" redis_timeout: Duration = "1s";
     /// Lend hot keys slices of their limits, so that most of their requests need not ask Redis; near a limit
     /// every request asks. Needs REDIS_URL.
     "LIMIT_LEASES" limit_leases: bool = "false";

@@ -11,7 +11,7 @@ fn defaults_are_right() {
     let config = Config::from_pairs(&needed(&[])).unwrap();
     assert_eq!(config.listen_addr.port(), 8080);
     assert_eq!(config.session_ttl, Duration::from_secs(300));
-    assert_eq!(config.redis_timeout, Duration::from_millis(100));
+    assert_eq!(config.redis_timeout, Duration::from_secs(1));
     assert!(config.workers.0 >= 1);
     assert!(config.proxy_id.ends_with(":8080"));
     assert!(config.redis_url.is_none() && config.otlp_endpoint.is_none());
