@@ -9,7 +9,7 @@ mod log;
 mod reader;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use self::log::Log;
 use contract::pb;

@@ -9,6 +9,11 @@ use chrono_tz::Tz;
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 3_600_000;
 
+/// The current time in Unix milliseconds, the form in which both planes pass instants on.
+pub fn now_ms() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
 /// A window of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Window {

@@ -12,8 +12,9 @@ use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Tls};
 use crate::{server, spool};
+use contract::window::now_ms;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -105,10 +106,11 @@ fn counting(config: &Config) -> store::Options {
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts and bytes stay far below 2^53")]
 pub(super) fn measure(spool: &Spool, metrics: &Metrics) {
     let depth = spool.depth();
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
     metrics.spool_records.set(depth.records as f64);
     metrics.spool_bytes.set(depth.bytes as f64);
-    metrics.spool_oldest_seconds.set(depth.oldest_ms.map_or(0.0, |at| (now_ms - at).max(0) as f64 / 1000.0));
+    metrics
+        .spool_oldest_seconds
+        .set(depth.oldest_ms.map_or(0.0, |at| (now_ms() - at).max(0) as f64 / 1000.0));
     metrics.spool_full.set(f64::from(u8::from(spool.is_full())));
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use contract::ids::Generation;
 use contract::pb;
 use contract::seal::Sealer;
+use contract::window::now_ms;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -178,9 +179,4 @@ fn ack(applied: &Applied) -> pb::Ack {
         table_hash: Bytes::copy_from_slice(&applied.table_hash),
         rejected: rejected.collect(),
     }
-}
-
-/// Unix milliseconds.
-pub fn now_ms() -> i64 {
-    chrono::Utc::now().timestamp_millis()
 }

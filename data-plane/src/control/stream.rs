@@ -1,6 +1,6 @@
 //! One subscription, from its `Hello` to its end.
 
-use super::holder::{Holder, Refused, Source, now_ms};
+use super::holder::{Holder, Refused, Source};
 use super::link::{Link, brief};
 use crate::health::book::Transitions;
 use crate::table::{Change, RawSection};
@@ -8,6 +8,7 @@ use contract::ids::Generation;
 use contract::pb;
 use contract::pb::from_control::Message as Down;
 use contract::pb::from_proxy::Message as Up;
+use contract::window::now_ms;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{error::Elapsed, timeout};

@@ -3,7 +3,7 @@
 
 use super::backoff::Backoff;
 use super::disk;
-use super::holder::{Holder, Status, now_ms};
+use super::holder::{Holder, Status};
 use super::link::Link;
 use super::stream::{End, Identity, Subscription};
 use crate::config::Config;
@@ -12,6 +12,7 @@ use crate::table::{Builder, Table};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
+use contract::window::now_ms;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;

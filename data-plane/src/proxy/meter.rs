@@ -9,7 +9,7 @@ use super::caller::Caller;
 use crate::config::BillAborted;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
-use crate::store::{Limiter, Settlement};
+use crate::store::{Ask, Limiter, Settlement};
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::{self, trace};
 use contract::ids::{ProviderId, RequestId};
@@ -20,7 +20,7 @@ use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Status of a request whose caller hung up; nginx's number, known to every log reader.
 pub const STATUS_ABORTED: u16 = 499;
@@ -61,6 +61,31 @@ pub struct Opening {
     pub messages_count: u32,
 }
 
+impl Opening {
+    /// Unix milliseconds, by the monotonic clock since the request's start.
+    pub fn now_ms(&self) -> i64 {
+        self.started_at_ms + i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// What the limiter is asked for this request.
+    pub fn claim<'a>(
+        &'a self,
+        counters: &'a [limit::Counter],
+        estimate: NanoUsd,
+        session_ttl: Duration,
+    ) -> Ask<'a> {
+        Ask {
+            request: self.id,
+            user: self.caller.user.id,
+            now_ms: self.started_at_ms,
+            counters,
+            estimate,
+            session: self.session.as_deref(),
+            session_ttl,
+        }
+    }
+}
+
 /// The guard.
 pub struct Meter {
     shared: Arc<Shared>,
@@ -74,7 +99,6 @@ pub struct Meter {
     scanner: Option<UsageScanner>,
     response_bytes: u64,
     first_byte: Option<Instant>,
-    priority_tier: bool,
     blocked: Option<(String, String)>,
     span: tracing::Span,
     finished: bool,
@@ -94,7 +118,6 @@ impl Meter {
             scanner: None,
             response_bytes: 0,
             first_byte: None,
-            priority_tier: false,
             blocked: None,
             span,
             finished: false,
@@ -193,7 +216,7 @@ impl Meter {
         let Some(scanner) = self.scanner.take() else { return Usage::none() };
         let seen = scanner.finish();
         // Only the end of an answer says for certain which tier served it.
-        self.priority_tier = seen.service_tier.as_deref() == Some("priority");
+        let priority = seen.service_tier.as_deref() == Some("priority");
         let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
         let (tokens, source) = if !billed || !self.opening.kind.is_metered() {
             (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })
@@ -201,7 +224,7 @@ impl Meter {
             // What the upstream did not report was used all the same: the input as sent, the output as seen.
             seen.or_estimated(self.opening.request_bytes)
         };
-        Usage { tokens, source, response_model: seen.response_model }
+        Usage { tokens, source, response_model: seen.response_model, priority }
     }
 
     fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {
@@ -217,7 +240,7 @@ impl Meter {
             return Bill { cost: Some(Decimal::ZERO), multiplier, ..Bill::default() };
         }
         let Some((model, price)) = self.price() else { return Bill { multiplier, ..Bill::default() } };
-        let cost = price.cost(&usage.tokens, multiplier, self.priority_tier);
+        let cost = price.cost(&usage.tokens, multiplier, usage.priority);
         let parts = cost.parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
         Bill { cost: Some(cost.total), parts, multiplier, model: Some(model) }
     }
@@ -247,7 +270,7 @@ impl Meter {
         self.limiter.settle(Settlement {
             request: self.opening.id,
             user: self.opening.caller.user.id,
-            now_ms: self.opening.started_at_ms + elapsed_ms(self.opening.started),
+            now_ms: self.opening.now_ms(),
             counters,
             actual: cost.filter(|cost| !cost.is_zero()).map(NanoUsd::from_usd),
             session: self.opening.session.clone(),
@@ -268,11 +291,7 @@ impl Meter {
             | Outcome::Aborted
             | Outcome::Internal => Verdict::Neutral,
         };
-        self.shared.health.record(
-            upstream,
-            &verdict,
-            self.opening.started_at_ms + elapsed_ms(self.opening.started),
-        );
+        self.shared.health.record(upstream, &verdict, self.opening.now_ms());
     }
 
     fn record(&mut self, end: End, usage: Usage, bill: Bill) -> UsageRecord {
@@ -346,11 +365,18 @@ struct Usage {
     tokens: TokenCounts,
     source: UsageSource,
     response_model: Option<String>,
+    /// Whether the priority tier served it.
+    priority: bool,
 }
 
 impl Usage {
     fn none() -> Self {
-        Self { tokens: TokenCounts::default(), source: UsageSource::None, response_model: None }
+        Self {
+            tokens: TokenCounts::default(),
+            source: UsageSource::None,
+            response_model: None,
+            priority: false,
+        }
     }
 }
 
@@ -360,11 +386,6 @@ struct Bill {
     parts: BTreeMap<String, Decimal>,
     multiplier: Decimal,
     model: Option<String>,
-}
-
-/// Milliseconds since `start`.
-pub fn elapsed_ms(start: Instant) -> i64 {
-    i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Saturates after 49 days.

@@ -4,13 +4,13 @@ use super::attempt::{Answer, Exchange, Fault, Then};
 use super::caller::{Caller, authenticate, header};
 use super::choose::{Choice, Ground, Nothing, Trail, Wish};
 use super::inbound::{self, Share};
-use super::meter::{Meter, Opening, elapsed_ms, millis};
+use super::meter::{Meter, Opening, millis};
 use super::refuse::Refusal;
 use super::screen::screen;
 use super::{Body, Proxy, models, respond};
 use crate::config::Config;
 use crate::limit;
-use crate::store::{Admission, Ask as Claim};
+use crate::store::Admission;
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use chrono::Timelike;
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
 use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy};
+use contract::window::now_ms;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -148,15 +149,7 @@ impl Proxy {
             ask.and_then(|ask| ask.max_output),
             rust_decimal::Decimal::ONE,
         );
-        let claim = Claim {
-            request: opening.id,
-            user: opening.caller.user.id,
-            now_ms: opening.started_at_ms,
-            counters: meter.counters(),
-            estimate,
-            session: opening.session.as_deref(),
-            session_ttl: self.shared.config.session_ttl,
-        };
+        let claim = opening.claim(meter.counters(), estimate, self.shared.config.session_ttl);
         match self.limiter.reserve(&claim).await {
             Admission::Admitted { bound } => Ok(bound),
             Admission::Refused(refusal) => {
@@ -205,7 +198,7 @@ impl Proxy {
         bound: Option<ProviderId>,
     ) -> Result<Choice, Nothing> {
         let owner = opening.caller.user.owner_id;
-        let now_ms = opening.started_at_ms + elapsed_ms(opening.started);
+        let now_ms = opening.now_ms();
         let wish = Wish {
             groups: opening.caller.groups(),
             model: Some(opening.model.as_str()).filter(|model| !model.is_empty()),
@@ -226,15 +219,7 @@ impl Proxy {
 
     /// Counts the request at a provider that limits its own requests or sessions.
     fn began(&self, opening: &Opening, up: &Upstream) {
-        let claim = Claim {
-            request: opening.id,
-            user: opening.caller.user.id,
-            now_ms: opening.started_at_ms,
-            counters: &[],
-            estimate: NanoUsd(0),
-            session: opening.session.as_deref(),
-            session_ttl: self.shared.config.session_ttl,
-        };
+        let claim = opening.claim(&[], NanoUsd(0), self.shared.config.session_ttl);
         self.limiter.provider_began(&claim, &up.row, opening.table.owner(up.row.owner_id).time_zone);
     }
 
@@ -416,9 +401,4 @@ fn client_ip(config: &Config, head: &Parts, peer: SocketAddr) -> IpAddr {
     let last = || head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok();
     let forwarded = || last()?.rsplit(',').next()?.trim().parse().ok();
     if config.trust_forwarded_for { forwarded().unwrap_or(peer.ip()) } else { peer.ip() }
-}
-
-/// Unix milliseconds.
-pub fn now_ms() -> i64 {
-    chrono::Utc::now().timestamp_millis()
 }

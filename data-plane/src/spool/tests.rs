@@ -36,7 +36,8 @@ impl Drop for Folder {
     }
 }
 
-fn record(number: i64) -> UsageRecord {
+/// A whole, dull record that began at `number`.
+pub(crate) fn record(number: i64) -> UsageRecord {
     UsageRecord {
         id: RequestId::new(number, [7; 10]),
         proxy_id: "p".to_owned(),

@@ -10,6 +10,7 @@ use super::{
 use crate::limit::{Counter, Counters};
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
+use contract::window::now_ms;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -84,7 +85,7 @@ impl Settler {
         }
         while running.next().await.is_some() {}
         this.probe().await;
-        let last = this.due().into_iter().map(async |holder| this.core.renew(&holder, clock(), true).await);
+        let last = this.due().into_iter().map(async |holder| this.core.renew(&holder, now_ms(), true).await);
         futures_util::future::join_all(last).await;
         let lost = this.backlog.borrow().len();
         if lost > 0 {
@@ -98,12 +99,12 @@ impl Settler {
     }
 
     fn due(&self) -> Vec<Rc<Holder>> {
-        self.core.leases.due(clock(), ms(self.core.shared.options.reservation_ttl))
+        self.core.leases.due(now_ms(), ms(self.core.shared.options.reservation_ttl))
     }
 
     async fn handle(&self, job: Job) {
         match job {
-            Job::Renew(holder) => self.core.renew(&holder, clock(), false).await,
+            Job::Renew(holder) => self.core.renew(&holder, now_ms(), false).await,
             Job::Probe => {
                 self.probe().await;
                 self.probing.set(false);
@@ -206,11 +207,6 @@ impl Settler {
             }
         }
     }
-}
-
-/// Unix milliseconds.
-fn clock() -> i64 {
-    chrono::Utc::now().timestamp_millis()
 }
 
 /// The user's counters, then the provider's. Done again after a failure, only what was missing is charged.

@@ -1,15 +1,14 @@
 //! The client against real sockets that follow a script.
 
 use super::*;
+use crate::table::fixtures;
 use crate::table::{Secret, Upstream};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
-use contract::ids::{ProviderId, UserId};
-use contract::table::{Breaker, Provider, ProviderKind};
+use contract::table::Provider;
 use http::{Method, Request, Response, Version};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Full};
-use rust_decimal::Decimal;
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
@@ -21,33 +20,7 @@ use tokio::task::LocalSet;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn provider(id: i64) -> Provider {
-    Provider {
-        id: ProviderId(id),
-        owner_id: UserId(1),
-        name: format!("p{id}"),
-        base_url: "https://api.example".into(),
-        kind: ProviderKind::Claude,
-        credential: Vec::new(),
-        enabled: true,
-        weight: 1,
-        priority: 0,
-        groups: Vec::new(),
-        group_priorities: Default::default(),
-        cost_multiplier: Decimal::ONE,
-        redirects: Vec::new(),
-        allowed_models: Vec::new(),
-        limits: Vec::new(),
-        max_attempts: None,
-        breaker: Breaker::default(),
-        first_byte_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        total_timeout: Duration::ZERO,
-        level: 0,
-        custom_headers: Default::default(),
-        active: None,
-        preserve_client_ip: false,
-        disable_session_reuse: false,
-    }
+    Provider { base_url: "https://api.example".into(), ..fixtures::provider(id) }
 }
 
 pub(crate) fn upstream(row: Provider) -> Upstream {

@@ -3,60 +3,18 @@
 use super::fake::{Dir, Fake, PATIENCE, config, eventually, soon};
 use crate::config::Config;
 use crate::control::{Link, Report};
+use crate::spool::tests::record;
 use crate::spool::{Options, Spool};
 use crate::store::SpentQuery;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
-use contract::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
+use contract::ids::{KeyId, ProviderId, UserId};
 use contract::pb;
 use contract::table::Scope;
-use contract::usage::{Dialect, Outcome, TokenCounts, UsageRecord, UsageSource};
-use rust_decimal::Decimal;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tonic::Status;
-
-fn record(number: i64) -> UsageRecord {
-    UsageRecord {
-        id: RequestId::new(number, [7; 10]),
-        proxy_id: "proxy-1".to_owned(),
-        started_at_ms: number,
-        owner_id: UserId(1),
-        user_id: UserId(2),
-        key_id: KeyId(3),
-        provider_id: None,
-        session_id: None,
-        dialect: Dialect::Anthropic,
-        endpoint: "/v1/messages".to_owned(),
-        model: "m".to_owned(),
-        upstream_model: None,
-        response_model: None,
-        billed_model: None,
-        streamed: false,
-        outcome: Outcome::Completed,
-        status: 200,
-        error: None,
-        blocked_by: None,
-        blocked_reason: None,
-        tokens: TokenCounts::default(),
-        usage_source: UsageSource::Reported,
-        cost: None,
-        cost_parts: BTreeMap::new(),
-        cost_multiplier: Decimal::ONE,
-        generation: Generation(1),
-        duration_ms: 1,
-        ttft_ms: None,
-        attempts: Vec::new(),
-        user_agent: None,
-        client_ip: None,
-        trace_id: None,
-        request_bytes: 0,
-        response_bytes: 0,
-        messages_count: 0,
-    }
-}
 
 struct Sender {
     spool: Spool,

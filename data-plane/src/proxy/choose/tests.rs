@@ -3,44 +3,12 @@
 use super::*;
 use crate::health::Verdict;
 use crate::table::Secret;
-use contract::ids::UserId;
-use contract::table::{Breaker, Provider, ProviderKind};
+use crate::table::fixtures::provider;
+use contract::table::Provider;
 use proptest::prelude::*;
-use rust_decimal::Decimal;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 const NOW: i64 = 1_800_000_000_000;
-
-fn provider(id: i64) -> Provider {
-    Provider {
-        id: ProviderId(id),
-        owner_id: UserId(1),
-        name: format!("p{id}"),
-        base_url: "http://127.0.0.1:1".to_owned(),
-        kind: ProviderKind::Claude,
-        credential: Vec::new(),
-        enabled: true,
-        weight: 1,
-        priority: 0,
-        groups: Vec::new(),
-        group_priorities: BTreeMap::new(),
-        cost_multiplier: Decimal::ONE,
-        redirects: Vec::new(),
-        allowed_models: Vec::new(),
-        limits: Vec::new(),
-        max_attempts: None,
-        breaker: Breaker::default(),
-        first_byte_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        total_timeout: Duration::ZERO,
-        level: 0,
-        custom_headers: BTreeMap::new(),
-        active: None,
-        preserve_client_ip: false,
-        disable_session_reuse: false,
-    }
-}
 
 fn pool(rows: Vec<Provider>) -> Vec<Arc<Upstream>> {
     let one = |row| Arc::new(Upstream::new(row, Secret::new("s")).expect("provider"));

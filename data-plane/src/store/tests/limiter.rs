@@ -6,10 +6,9 @@ use crate::limit::{self, Counters};
 use crate::store::{
     Admission, Ask, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared, Spent, SpentQuery,
 };
-use ::contract::table::{Breaker, Provider, ProviderKind};
+use crate::table::fixtures::provider;
+use ::contract::table::Provider;
 use futures_util::future::join_all;
-use rust_decimal::Decimal;
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -308,33 +307,7 @@ fn a_url_without_sense_is_an_error() {
 }
 
 fn upstream(limits: Vec<Limit>) -> Provider {
-    Provider {
-        id: ProviderId(7),
-        owner_id: UserId(1),
-        name: "p".into(),
-        base_url: "http://localhost".into(),
-        kind: ProviderKind::Claude,
-        credential: Vec::new(),
-        enabled: true,
-        weight: 1,
-        priority: 0,
-        groups: Vec::new(),
-        group_priorities: BTreeMap::new(),
-        cost_multiplier: Decimal::ONE,
-        redirects: Vec::new(),
-        allowed_models: Vec::new(),
-        limits,
-        max_attempts: None,
-        breaker: Breaker::default(),
-        first_byte_timeout: Duration::ZERO,
-        idle_timeout: Duration::ZERO,
-        total_timeout: Duration::ZERO,
-        level: 0,
-        custom_headers: BTreeMap::new(),
-        active: None,
-        preserve_client_ip: false,
-        disable_session_reuse: false,
-    }
+    Provider { limits, ..provider(7) }
 }
 
 #[test]
