@@ -20,7 +20,7 @@ clean-data: ## stop everything and delete its data under .local/
 test: ## everything from the format check to end-to-end tests
 	@./deploy/local/test.sh
 
-bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method" or "profile")
+bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method", "profile" or "instructions")
 	@./deploy/local/bench.sh $(ARGS)
 
 lint: ## only the static checks of `make test`

@@ -114,7 +114,7 @@ settings! {
     "REDIS_TIMEOUT" redis_timeout: Duration = "1s";
     /// Lend hot keys slices of their limits, so that most of their requests need not ask Redis; near a limit
     /// every request asks. Needs REDIS_URL.
-    "LIMIT_LEASES" limit_leases: bool = "false";
+    "LIMIT_LEASES" limit_leases: bool = "true";
     /// Settlements that may wait for Redis per worker; beyond, they are counted as lost.
     "SETTLE_QUEUE" settle_queue: usize = "16384";
 

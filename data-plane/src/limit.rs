@@ -8,8 +8,14 @@ use contract::money::{NanoUsd, Price};
 use contract::table::{Key, Limit, Measure, Provider, Scope, User};
 use contract::window::{Span, Window};
 use rust_decimal::{Decimal, RoundingStrategy};
-use smallvec::SmallVec;
+use std::any::Any;
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::Duration;
+
+pub mod plans;
 
 #[cfg(test)]
 mod tests;
@@ -28,15 +34,80 @@ pub struct Counter {
     pub limit: Limit,
     /// The current window, in the owner's time zone.
     pub span: Span,
+    /// What a store made of it.
+    pub words: Words,
 }
 
-/// All counters of a request; a request with more than eight limits is rare and costs one allocation.
-pub type Counters = SmallVec<[Counter; 8]>;
+/// A counter in the language of the store that counts it: made once, kept with the counter, and no part of what
+/// the counter is.
+#[derive(Default)]
+pub struct Words(OnceLock<Box<dyn Any + Send + Sync>>);
+
+impl Words {
+    /// The words, made at the first call. `None`: another kind of words was made before.
+    pub fn get_or_make<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
+        self.0.get_or_init(|| Box::new(make())).downcast_ref()
+    }
+}
+
+impl Clone for Words {
+    /// Without them: what is cloned may be changed.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Words {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Words {}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Words")
+    }
+}
+
+/// All counters of a request. Cheap to clone; requests of a key share one list while its windows last, see
+/// [`plans::Plans`].
+#[derive(Clone, Debug)]
+pub struct Counters(Rc<[Counter]>);
+
+impl Counters {
+    /// Those that are wanted.
+    #[must_use]
+    pub fn only(&self, wanted: impl Fn(&Counter) -> bool) -> Self {
+        self.iter().filter(|counter| wanted(counter)).cloned().collect()
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(Rc::new([]))
+    }
+}
+
+impl Deref for Counters {
+    type Target = [Counter];
+
+    fn deref(&self) -> &[Counter] {
+        &self.0
+    }
+}
+
+impl FromIterator<Counter> for Counters {
+    fn from_iter<I: IntoIterator<Item = Counter>>(counters: I) -> Self {
+        Self(counters.into_iter().collect())
+    }
+}
 
 impl Counter {
     /// A counter of `scope` for the window that holds `now_ms`.
     pub fn new(scope: Scope, limit: &Limit, zone: Tz, now_ms: i64) -> Self {
-        Self { scope, limit: limit.clone(), span: limit.window.span(now_ms, zone) }
+        Self { scope, limit: limit.clone(), span: limit.window.span(now_ms, zone), words: Words::default() }
     }
 
     /// Where the counted time begins, if it is fixed: the window's start, or the soft reset after it.
@@ -74,10 +145,10 @@ impl Counter {
 pub fn counters(key: &Key, user: &User, zone: Tz, now_ms: i64) -> Counters {
     let of_key = key.limits.iter().map(|limit| Counter::new(Scope::Key(key.id), limit, zone, now_ms));
     let of_user = user.limits.iter().map(|limit| Counter::new(Scope::User(user.id), limit, zone, now_ms));
-    let mut all: Counters = of_key.chain(of_user).collect();
+    let mut all: Vec<Counter> = of_key.chain(of_user).collect();
     // Stable: the key's limits stay before the user's.
     all.sort_by_key(|counter| rank(&counter.limit));
-    all
+    Counters(all.into())
 }
 
 /// The counters of one upstream credential.
@@ -86,10 +157,10 @@ pub fn provider_counters(provider: &Provider, zone: Tz, now_ms: i64) -> Counters
 }
 
 fn provider_limits(id: ProviderId, limits: &[Limit], zone: Tz, now_ms: i64) -> Counters {
-    let mut all: Counters =
+    let mut all: Vec<Counter> =
         limits.iter().map(|limit| Counter::new(Scope::Provider(id), limit, zone, now_ms)).collect();
     all.sort_by_key(|counter| rank(&counter.limit));
-    all
+    Counters(all.into())
 }
 
 fn rank(limit: &Limit) -> u8 {

@@ -20,6 +20,7 @@ pub use body::{Body, BodyError};
 
 use crate::config::Config;
 use crate::health::Book;
+use crate::limit::plans::Plans;
 use crate::spool::Spool;
 use crate::store::Limiter;
 use crate::table::Table;
@@ -59,12 +60,13 @@ pub struct Proxy {
     shared: Arc<Shared>,
     limiter: Limiter,
     client: Client,
+    plans: Plans,
 }
 
 impl Proxy {
     /// For one worker thread; `limiter` and `client` belong to its runtime.
     pub fn new(shared: Arc<Shared>, limiter: Limiter, client: Client) -> Rc<Self> {
-        Rc::new(Self { shared, limiter, client })
+        Rc::new(Self { shared, limiter, client, plans: Plans::default() })
     }
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends

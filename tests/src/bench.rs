@@ -6,6 +6,7 @@
 //! Nothing here is asserted.
 
 pub mod bodies;
+pub mod instructions;
 pub mod latency;
 pub mod load;
 pub mod machine;

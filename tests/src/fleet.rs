@@ -24,6 +24,8 @@ pub struct Plan {
     redis: bool,
     control_env: Vec<(String, String)>,
     proxy_env: Vec<(String, String)>,
+    /// A program, with its arguments, that runs the proxies.
+    proxy_under: Vec<String>,
     database_url: Option<String>,
     redis_url: Option<String>,
     database: Option<Database>,
@@ -93,6 +95,7 @@ impl Fleet {
             redis: true,
             control_env: Vec::new(),
             proxy_env: Vec::new(),
+            proxy_under: Vec::new(),
             database_url: None,
             redis_url: None,
             database: None,
@@ -187,7 +190,15 @@ impl Fleet {
     pub async fn start_proxy(&mut self, at: usize) -> Result<()> {
         let log = self.log(&format!("proxy-{at}"));
         let proxy = &mut self.proxies[at];
-        let mut command = Command::new(program("data-plane")?);
+        let binary = program("data-plane")?;
+        let mut command = match self.plan.proxy_under.split_first() {
+            None => Command::new(binary),
+            Some((tool, arguments)) => {
+                let mut command = Command::new(tool);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         command.envs([
             ("CONTROL_PLANE_GRPC", format!("http://127.0.0.1:{}", self.ports.grpc)),
             ("CONTROL_TOKEN", CONTROL_TOKEN.to_owned()),
@@ -280,6 +291,13 @@ impl Plan {
     #[must_use]
     pub fn proxy_env(mut self, name: &str, value: &str) -> Self {
         self.proxy_env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs every proxy under a tool that takes its program as the last argument (a profiler).
+    #[must_use]
+    pub fn proxy_under(mut self, tool: &[&str]) -> Self {
+        self.proxy_under = tool.iter().map(|&word| word.to_owned()).collect();
         self
     }
 

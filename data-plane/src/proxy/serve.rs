@@ -134,7 +134,7 @@ impl Proxy {
         let opening = meter.opening();
         let caller = &opening.caller;
         let zone = opening.table.owner(caller.user.owner_id).time_zone;
-        let counters = limit::counters(&caller.key, &caller.user, zone, opening.started_at_ms);
+        let counters = self.plans.counters(&caller.key, &caller.user, zone, opening.started_at_ms);
         if self.shared.spool.is_full() && counters.iter().any(limit::Counter::is_money) {
             return Err(Refusal::SpoolFull);
         }

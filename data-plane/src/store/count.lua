@@ -24,8 +24,21 @@ local function parse(text)
   local kind, limit, a, b, entity, ttl = string.match(text, '^(%a) (%d+) (%d+) (%d+) (%d+) (%d+)$')
   return {
     kind = kind, limit = tonumber(limit), a = tonumber(a), b = tonumber(b),
-    entity = tonumber(entity), ttl = ttl, money = kind ~= 'r' and kind ~= 's',
+    entity = tonumber(entity), ttl = tonumber(ttl), money = kind ~= 'r' and kind ~= 's',
   }
+end
+
+-- All specs of ARGV[at], each closed by ';'.
+local function parse_all(at)
+  local specs = {}
+  for text in string.gmatch(ARGV[at], '[^;]+') do specs[#specs + 1] = parse(text) end
+  return specs
+end
+
+-- A ttl of this size is the instant at which a window's counter is over: late writes keep it for an hour yet.
+local function expire(key, ttl)
+  if ttl > 1e12 then ttl = math.max(ttl - now, 3600000) end
+  redis.call('PEXPIRE', key, string.format('%.0f', ttl))
 end
 
 -- Live reservations of a money entity. Leases of dead proxies are given back here, some at a time.

@@ -14,8 +14,8 @@
 --       10 the last slice's id   11, 12  first and last number of its unused requests; 12 = 0: none
 --       13 ms until a session expires      14 ms that a binding holds
 --       15 least requests, 16 least nano-USD that such a part has to be; less is not lent
---       17 n                     18 s
---       19 .. 18+n  specs        then 2 each per session: member, bound provider or ''
+--       17 specs, see reserve.lua        18 s
+--       then 2 each per session: member, bound provider or ''
 -- Answer {requests, nano-USD}, both 0 when there is too little to lend.
 --
 -- The requests of a slice count from the end of the slice on, the last moment at which one can begin: so no
@@ -24,26 +24,26 @@
 local slice, holder, keep, lease = ARGV[1], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local requests, nano, length, share = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local least, least_nano = tonumber(ARGV[15]), tonumber(ARGV[16])
-local last, n, sessions = tonumber(ARGV[12]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local last, sessions = tonumber(ARGV[12]), tonumber(ARGV[18])
+local specs = parse_all(17)
+local n = #specs
 local entities = (#KEYS - n - sessions) / 2
 
 local function entity_keys(entity) return KEYS[1 + n + 2 * entity], KEYS[2 + n + 2 * entity] end
 
-local specs = {}
 for i = 1, n do
-  local spec, key = parse(ARGV[18 + i]), KEYS[i]
-  specs[i] = spec
+  local spec, key = specs[i], KEYS[i]
   if spec.kind == 'r' then
     for number = tonumber(ARGV[11]), last do redis.call('ZREM', key, ARGV[10] .. number) end
   elseif spec.kind == 's' then
     for session = 1, sessions do
-      redis.call('ZADD', key, now + tonumber(ARGV[13]), ARGV[17 + n + 2 * session])
+      redis.call('ZADD', key, now + tonumber(ARGV[13]), ARGV[17 + 2 * session])
     end
-    if sessions > 0 then redis.call('PEXPIRE', key, spec.ttl) end
+    if sessions > 0 then expire(key, spec.ttl) end
   end
 end
 for session = 1, sessions do
-  local provider = ARGV[18 + n + 2 * session]
+  local provider = ARGV[18 + 2 * session]
   if provider ~= '' then
     redis.call('SET', KEYS[n + 2 * entities + session], provider, 'PX', ARGV[14])
   end
@@ -69,7 +69,7 @@ if requests < 1 or (entities > 0 and nano < 1) then requests, nano = 0, 0 end
 for i = 1, n do
   if specs[i].kind == 'r' and requests > 0 then
     for number = 1, requests do redis.call('ZADD', KEYS[i], now + length, slice .. number) end
-    redis.call('PEXPIRE', KEYS[i], specs[i].ttl)
+    expire(KEYS[i], specs[i].ttl)
   end
 end
 for entity = 0, entities - 1 do

@@ -14,6 +14,7 @@ pub(super) use self::holder::{Holder, Wish};
 
 use self::holder::Next;
 use super::{Ask, Settlement};
+use crate::limit::Counters;
 use contract::ids::{KeyId, ProviderId, RequestId, UserId};
 use contract::table::Scope;
 use std::cell::RefCell;
@@ -88,7 +89,7 @@ impl Leases {
     pub(super) fn end(&self, settlement: &mut Settlement) {
         let Some(taken) = self.requests.borrow_mut().remove(&settlement.request) else { return };
         taken.holder.end(taken.estimate, settlement.actual.unwrap_or_default().0.max(0));
-        settlement.counters.clear();
+        settlement.counters = Counters::default();
         if let (Some(session), Some(provider)) = (&settlement.session, settlement.bind)
             && taken.holder.rebind(self.hasher.hash_one(&**session), provider)
         {

@@ -8,7 +8,7 @@ use super::memory::MemoryStore;
 use super::providers::Providers;
 use super::recall::Recall;
 use super::redis::{Clock, RedisStore};
-use super::settler::{Job, Settler};
+use super::settler::{Began, Job, Settler};
 use super::{
     Admission, Answer, Ask, COUNTERS_SEEDED, LIMITER_FALLBACKS, Ledger, Mode, Options, Over, Refusal,
     Reserve, SETTLEMENTS_LOST, Seed, Settlement, Slot, Store, StoreError, seeding,
@@ -138,15 +138,15 @@ impl Limiter {
     pub fn provider_began(&self, ask: &Ask<'_>, provider: &Provider, zone: Tz) {
         let limited = |limit: &contract::table::Limit| limit.measure != Measure::Usd;
         if provider.limits.iter().any(limited) {
-            let mut counters = limit::provider_counters(provider, zone, ask.now_ms);
-            counters.retain(|counter| limited(&counter.limit));
-            self.send(Job::Began {
+            let counters = limit::provider_counters(provider, zone, ask.now_ms);
+            let counters = counters.only(|counter| limited(&counter.limit));
+            self.send(Job::Began(Box::new(Began {
                 provider: provider.id,
                 counters,
                 request: ask.request,
                 session: ask.session.map(Arc::from),
                 now_ms: ask.now_ms,
-            });
+            })));
         }
     }
 

@@ -25,25 +25,41 @@ const SETTLED_BUCKET_MS: i64 = 300_000;
 /// Longest session id that is used as it is; longer ones are hashed.
 const MAX_SESSION_BYTES: usize = 128;
 
-/// Parts of one command in one allocation.
+/// One part of a command.
+enum Part {
+    /// The next bytes of the buffer, up to here.
+    Own(usize),
+    /// Made before.
+    Shared(Bytes),
+}
+
+/// Parts of one command: what is new lies in one allocation, what a counter knows of itself is shared.
 pub(super) struct Pack {
     buffer: BytesMut,
-    ends: SmallVec<[usize; 64]>,
+    parts: SmallVec<[Part; 32]>,
 }
 
 impl Pack {
     pub(super) fn new() -> Self {
-        Self { buffer: BytesMut::with_capacity(1024), ends: SmallVec::new() }
+        Self { buffer: BytesMut::with_capacity(768), parts: SmallVec::new() }
     }
 
     /// Ends the part that was being written.
     fn end(&mut self) {
-        self.ends.push(self.buffer.len());
+        self.parts.push(Part::Own(self.buffer.len()));
     }
 
     /// Writing to a growing buffer cannot fail.
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
         let _ = self.buffer.write_fmt(text);
+    }
+
+    fn word(&mut self, word: &str) {
+        self.buffer.extend_from_slice(word.as_bytes());
+    }
+
+    fn digits(&mut self, number: i64) {
+        self.buffer.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     }
 
     pub(super) fn text(&mut self, text: std::fmt::Arguments<'_>) {
@@ -52,7 +68,8 @@ impl Pack {
     }
 
     pub(super) fn number(&mut self, number: i64) {
-        self.text(format_args!("{number}"));
+        self.digits(number);
+        self.end();
     }
 
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
@@ -60,35 +77,34 @@ impl Pack {
         self.end();
     }
 
+    fn shared(&mut self, bytes: &Bytes) {
+        self.parts.push(Part::Shared(bytes.clone()));
+    }
+
     /// No more parts.
     pub(super) fn seal(self) -> Parts {
-        Parts { all: self.buffer.freeze(), ends: self.ends }
+        Parts { own: self.buffer.freeze(), parts: self.parts }
     }
 
     /// How many parts there are.
     pub(super) fn len(&self) -> usize {
-        self.ends.len()
+        self.parts.len()
     }
 
     fn slot(&mut self, slot: Slot) {
-        match slot {
-            Slot::User(id) => self.write(format_args!("sw:{{u{id}}}:")),
-            Slot::Provider(id) => self.write(format_args!("sw:{{p{id}}}:")),
-        }
-    }
-
-    fn scope(&mut self, scope: Scope) {
-        match scope {
-            Scope::Key(id) => self.write(format_args!("k{id}:")),
-            Scope::User(id) => self.write(format_args!("u{id}:")),
-            Scope::Provider(id) => self.write(format_args!("p{id}:")),
-        }
+        let (word, id) = match slot {
+            Slot::User(id) => ("sw:{u", id.0),
+            Slot::Provider(id) => ("sw:{p", id.0),
+        };
+        self.word(word);
+        self.digits(id);
+        self.word("}:");
     }
 
     /// `sw:{u42}:b:<session>`: which provider serves the session.
     pub(super) fn binding_key(&mut self, slot: Slot, session: Option<&str>) {
         self.slot(slot);
-        self.write(format_args!("b:"));
+        self.word("b:");
         self.session(session.unwrap_or_default());
         self.end();
     }
@@ -96,36 +112,19 @@ impl Pack {
     /// `sw:{u42}:done:<time>`: requests that have been settled.
     pub(super) fn settled_key(&mut self, slot: Slot, request: RequestId) {
         self.slot(slot);
-        self.text(format_args!("done:{}", id_ms(request) / SETTLED_BUCKET_MS));
+        self.word("done:");
+        self.number(id_ms(request) / SETTLED_BUCKET_MS);
     }
 
     /// `sw:{u42}:k7:$d:<start>`; two counters that count differently never share a key.
-    pub(super) fn counter_key(&mut self, slot: Slot, counter: &Counter) {
-        self.slot(slot);
-        self.scope(counter.scope);
-        let tag = counter.limit.window.tag();
-        match counter.limit.measure {
-            Measure::Requests => self.write(format_args!("r{tag}")),
-            Measure::Sessions => self.write(format_args!("s")),
-            Measure::Usd => self.write(format_args!("${tag}")),
-        }
-        if counter.is_money() {
-            match (counter.start_ms(), counter.limit.since_ms) {
-                (Some(start), _) => self.write(format_args!(":{start}")),
-                (None, Some(since)) => self.write(format_args!("@{since}")),
-                (None, None) => {}
-            }
-        }
-        self.end();
+    pub(super) fn counter_key(&mut self, words: &Words) {
+        self.shared(&words.key);
     }
 
     /// The two keys of a money entity: `…:l` leases, `…:a` amounts.
-    pub(super) fn entity_keys(&mut self, slot: Slot, scope: Scope) {
-        for word in ["l", "a"] {
-            self.slot(slot);
-            self.scope(scope);
-            self.text(format_args!("{word}"));
-        }
+    pub(super) fn entity_keys(&mut self, words: &Words) {
+        self.shared(&words.leases);
+        self.shared(&words.amounts);
     }
 
     /// A session's member: `s<id>`; without one the request is its own session: `r<request>`.
@@ -153,57 +152,150 @@ impl Pack {
     }
 
     /// `kind limit a b entity ttl`, as the head of `reserve.lua` says.
-    pub(super) fn spec(&mut self, counter: &Counter, entity: usize, keep: Keep) {
-        let limit = counter.limit.amount;
-        let (kind, a, b, ttl) = match (counter.limit.measure, counter.span) {
-            (Measure::Sessions, _) => ('s', 0, 0, ms(keep.reservation.max(keep.session)) + GRACE_MS),
-            (Measure::Requests, Span::Fixed { start_ms, end_ms }) => {
-                ('r', 0, start_ms, fixed_ttl(end_ms, keep.now_ms))
-            }
-            (Measure::Requests, Span::Rolling { length_ms, .. } | Span::FromFirst { length_ms }) => {
-                ('r', length_ms, 0, length_ms + SLICE_GRACE_MS)
-            }
-            (Measure::Usd, Span::Fixed { end_ms, .. }) => ('f', 0, 0, fixed_ttl(end_ms, keep.now_ms)),
-            (Measure::Usd, Span::Rolling { length_ms, bucket_ms }) => {
-                ('o', length_ms, bucket_ms, length_ms + bucket_ms + GRACE_MS)
-            }
-            (Measure::Usd, Span::FromFirst { length_ms }) => {
-                ('g', length_ms, 0, length_ms + FROM_FIRST_TTL_MS)
-            }
-        };
-        self.text(format_args!("{kind} {limit} {a} {b} {entity} {ttl}"));
+    pub(super) fn spec(&mut self, words: &Words) {
+        self.shared(&words.spec);
     }
+
+    /// The specs of all counters in one part.
+    pub(super) fn specs<'a>(&mut self, list: impl Iterator<Item = &'a Words>) {
+        for words in list {
+            self.buffer.extend_from_slice(&words.spec);
+            self.word(";");
+        }
+        self.end();
+    }
+}
+
+/// What the commands say of a counter. The same for as long as the counter is.
+pub(super) struct Words {
+    slot: Slot,
+    entity: usize,
+    keep: Keep,
+    key: Bytes,
+    spec: Bytes,
+    leases: Bytes,
+    amounts: Bytes,
+}
+
+impl Words {
+    fn new(slot: Slot, counter: &Counter, entity: usize, keep: Keep) -> Self {
+        let prefix = match slot {
+            Slot::User(id) => format!("sw:{{u{id}}}:"),
+            Slot::Provider(id) => format!("sw:{{p{id}}}:"),
+        };
+        let owner = match counter.scope {
+            Scope::Key(id) => format!("{prefix}k{id}:"),
+            Scope::User(id) => format!("{prefix}u{id}:"),
+            Scope::Provider(id) => format!("{prefix}p{id}:"),
+        };
+        let tag = counter.limit.window.tag();
+        let mut key = match counter.limit.measure {
+            Measure::Requests => format!("{owner}r{tag}"),
+            Measure::Sessions => format!("{owner}s"),
+            Measure::Usd => format!("{owner}${tag}"),
+        };
+        if counter.is_money() {
+            match (counter.start_ms(), counter.limit.since_ms) {
+                (Some(start), _) => key += &format!(":{start}"),
+                (None, Some(since)) => key += &format!("@{since}"),
+                (None, None) => {}
+            }
+        }
+        Self {
+            slot,
+            entity,
+            keep,
+            key: key.into(),
+            spec: spec(counter, entity, keep).into(),
+            leases: format!("{owner}l").into(),
+            amounts: format!("{owner}a").into(),
+        }
+    }
+}
+
+/// The words of every counter, in order.
+pub(super) fn words<'a>(slot: Slot, counters: &'a [Counter], keep: Keep) -> SmallVec<[Said<'a>; 16]> {
+    let owners = entities(counters);
+    let said = |counter: &'a Counter| {
+        let entity = owners.iter().position(|scope| *scope == counter.scope).unwrap_or_default();
+        let new = || Words::new(slot, counter, entity, keep);
+        match counter.words.get_or_make(new) {
+            Some(words) if words.slot == slot && words.entity == entity && words.keep == keep => {
+                Said::Known(words)
+            }
+            // A counter that is asked for in another company.
+            _ => Said::New(Box::new(new())),
+        }
+    };
+    counters.iter().map(said).collect()
+}
+
+/// Words that a counter keeps, or that are new.
+pub(super) enum Said<'a> {
+    Known(&'a Words),
+    New(Box<Words>),
+}
+
+impl std::ops::Deref for Said<'_> {
+    type Target = Words;
+
+    fn deref(&self) -> &Words {
+        match self {
+            Self::Known(words) => words,
+            Self::New(words) => words,
+        }
+    }
+}
+
+fn spec(counter: &Counter, entity: usize, keep: Keep) -> String {
+    let limit = counter.limit.amount;
+    let (kind, a, b, ttl) = match (counter.limit.measure, counter.span) {
+        (Measure::Sessions, _) => ('s', 0, 0, ms(keep.reservation.max(keep.session)) + GRACE_MS),
+        (Measure::Requests, Span::Fixed { start_ms, end_ms }) => ('r', 0, start_ms, fixed_ttl(end_ms)),
+        (Measure::Requests, Span::Rolling { length_ms, .. } | Span::FromFirst { length_ms }) => {
+            ('r', length_ms, 0, length_ms + SLICE_GRACE_MS)
+        }
+        (Measure::Usd, Span::Fixed { end_ms, .. }) => ('f', 0, 0, fixed_ttl(end_ms)),
+        (Measure::Usd, Span::Rolling { length_ms, bucket_ms }) => {
+            ('o', length_ms, bucket_ms, length_ms + bucket_ms + GRACE_MS)
+        }
+        (Measure::Usd, Span::FromFirst { length_ms }) => ('g', length_ms, 0, length_ms + FROM_FIRST_TTL_MS),
+    };
+    format!("{kind} {limit} {a} {b} {entity} {ttl}")
 }
 
 /// The parts of one command.
 pub(super) struct Parts {
-    all: Bytes,
-    ends: SmallVec<[usize; 64]>,
+    own: Bytes,
+    parts: SmallVec<[Part; 32]>,
 }
 
 impl Parts {
-    /// All of it, where there is one part.
+    /// All of it, where there is one part of its own.
     pub(super) fn whole(self) -> Bytes {
-        self.all
+        self.own
     }
 
-    /// In order; they share one allocation.
+    /// In order; new parts share one allocation.
     pub(super) fn iter(&self) -> impl Iterator<Item = Bytes> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(self.ends.iter().copied()).map(|(from, to)| self.all.slice(from..to))
+        let mut from = 0;
+        self.parts.iter().map(move |part| match part {
+            Part::Own(to) => self.own.slice(std::mem::replace(&mut from, *to)..*to),
+            Part::Shared(bytes) => bytes.clone(),
+        })
     }
 }
 
 /// How long things are kept.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keep {
-    pub(super) now_ms: i64,
     pub(super) session: Duration,
     pub(super) reservation: Duration,
 }
 
-fn fixed_ttl(end_ms: Option<i64>, now_ms: i64) -> i64 {
-    end_ms.map_or(ENDLESS_TTL_MS, |end| (end - now_ms).max(0) + GRACE_MS)
+/// An instant, where the window has an end; the scripts tell it from a duration by its size.
+fn fixed_ttl(end_ms: Option<i64>) -> i64 {
+    end_ms.map_or(ENDLESS_TTL_MS, |end| end + GRACE_MS)
 }
 
 /// The time in a UUIDv7.
@@ -213,7 +305,7 @@ fn id_ms(request: RequestId) -> i64 {
 }
 
 /// The distinct owners of money counters: the reservations of an owner hold in all of its windows.
-pub(super) fn entities(counters: &[Counter]) -> SmallVec<[Scope; 2]> {
+fn entities(counters: &[Counter]) -> SmallVec<[Scope; 2]> {
     let mut found = SmallVec::new();
     for counter in counters.iter().filter(|counter| counter.is_money()) {
         if !found.contains(&counter.scope) {
@@ -223,9 +315,12 @@ pub(super) fn entities(counters: &[Counter]) -> SmallVec<[Scope; 2]> {
     found
 }
 
-/// The place of a counter's owner in `entities`.
-pub(super) fn entity_of(entities: &[Scope], counter: &Counter) -> usize {
-    entities.iter().position(|scope| *scope == counter.scope).unwrap_or_default()
+/// One counter of each of them, in their order.
+pub(super) fn owners<'a>(counters: &'a [Counter], words: &'a [Said<'a>]) -> impl Iterator<Item = &'a Words> {
+    entities(counters).into_iter().filter_map(move |scope| {
+        let at = counters.iter().position(|counter| counter.is_money() && counter.scope == scope)?;
+        Some(&*words[at])
+    })
 }
 
 /// Until when a request's own slot or its session's holds.

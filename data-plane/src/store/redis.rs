@@ -4,13 +4,12 @@
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
 use super::lease::Wish;
-use super::naming::{Keep, Pack, Parts, entities, entity_of, member_ttl};
+use super::naming::{Keep, Pack, Parts, member_ttl, owners, words};
 use super::{
     Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Slot, Store, StoreError, ms,
 };
-use crate::limit::Counter;
 use contract::ids::ProviderId;
-use contract::table::{Measure, Scope};
+use contract::table::Measure;
 use fred::bytes_utils::Str;
 use fred::interfaces::LuaInterface;
 use fred::prelude::{
@@ -142,22 +141,17 @@ impl RedisStore {
         }
     }
 
-    fn keep(&self, now_ms: i64, session: Duration) -> Keep {
-        Keep { now_ms, session, reservation: self.reservation_ttl }
+    fn keep(&self, session: Duration) -> Keep {
+        Keep { session, reservation: self.reservation_ttl }
     }
 
     /// Lends a slice of the counters; how many requests and nano-USD it holds.
     pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<(i64, i64), StoreError> {
         let slot = Slot::User(wish.user);
-        let keep = self.keep(wish.now_ms, self.session_ttl);
-        let owners = entities(wish.counters);
+        let words = words(slot, wish.counters, self.keep(self.session_ttl));
         let mut pack = Pack::new();
-        for counter in wish.counters {
-            pack.counter_key(slot, counter);
-        }
-        for scope in &owners {
-            pack.entity_keys(slot, *scope);
-        }
+        words.iter().for_each(|words| pack.counter_key(words));
+        owners(wish.counters, &words).for_each(|words| pack.entity_keys(words));
         for (session, _) in wish.sessions {
             pack.binding_key(slot, Some(session));
         }
@@ -178,11 +172,8 @@ impl RedisStore {
         pack.number(ms(self.session_ttl));
         pack.number(wish.least.0);
         pack.number(wish.least.1);
-        pack.number(i64::try_from(wish.counters.len()).unwrap_or_default());
+        pack.specs(words.iter().map(|words| &**words));
         pack.number(i64::try_from(wish.sessions.len()).unwrap_or_default());
-        for counter in wish.counters {
-            pack.spec(counter, entity_of(&owners, counter), keep);
-        }
         for (session, provider) in wish.sessions {
             pack.member(wish.slice, Some(session));
             match provider {
@@ -228,16 +219,12 @@ impl Store for RedisStore {
                 None => Ok(Answer::Taken { bound: None }),
             };
         }
-        let keep = self.keep(reserve.now_ms, reserve.session_ttl);
-        let owners = entities(reserve.counters);
+        let keep = self.keep(reserve.session_ttl);
+        let words = words(reserve.slot, reserve.counters, keep);
         let mut pack = Pack::new();
         pack.binding_key(reserve.slot, reserve.session);
-        for counter in reserve.counters {
-            pack.counter_key(reserve.slot, counter);
-        }
-        for scope in &owners {
-            pack.entity_keys(reserve.slot, *scope);
-        }
+        words.iter().for_each(|words| pack.counter_key(words));
+        owners(reserve.counters, &words).for_each(|words| pack.entity_keys(words));
         let keys = pack.len();
         pack.bytes(reserve.mode_word().as_bytes());
         pack.number(self.now(reserve.now_ms));
@@ -246,7 +233,7 @@ impl Store for RedisStore {
         pack.number(ms(self.reservation_ttl));
         pack.member(reserve.request, reserve.session);
         pack.number(member_ttl(reserve.session, keep));
-        specs(&mut pack, reserve.counters.iter(), reserve.counters.len(), &owners, keep);
+        pack.specs(words.iter().map(|words| &**words));
         answer(self.run(&self.reserve, &pack.seal(), keys).await?)
     }
 
@@ -257,15 +244,13 @@ impl Store for RedisStore {
             if seeds.is_empty() {
                 continue;
             }
-            let keep = self.keep(reserve.now_ms, reserve.session_ttl);
+            let words = words(reserve.slot, reserve.counters, self.keep(reserve.session_ttl));
             let mut pack = Pack::new();
-            for seed in &seeds {
-                pack.counter_key(reserve.slot, &reserve.counters[seed.index]);
-            }
+            seeds.iter().for_each(|seed| pack.counter_key(&words[seed.index]));
             pack.number(self.now(reserve.now_ms));
             pack.number(ttl);
             for seed in &seeds {
-                pack.spec(&reserve.counters[seed.index], 0, keep);
+                pack.spec(&words[seed.index]);
                 pack.known(seed.known.as_ref());
             }
             self.run(&self.seed, &pack.seal(), seeds.len()).await?;
@@ -275,26 +260,25 @@ impl Store for RedisStore {
 
     async fn settle(&self, charge: &Charge<'_>) -> Result<bool, StoreError> {
         // Requests were counted when they were admitted, and stay counted.
-        let counted = || charge.counters.iter().filter(|c| c.limit.measure != Measure::Requests);
-        let count = counted().count();
+        let counted = charge.counters.iter().any(|counter| counter.limit.measure != Measure::Requests);
         let bind = charge.bind.filter(|_| charge.session.is_some());
-        if count == 0 {
+        if !counted {
             if let Some(provider) = bind {
                 self.bind(charge, provider).await?;
             }
             return Ok(true);
         }
-        let keep = self.keep(charge.now_ms, self.session_ttl);
-        let owners = entities(charge.counters);
+        let keep = self.keep(self.session_ttl);
+        let words = words(charge.slot, charge.counters, keep);
+        let counted = || {
+            let pairs = charge.counters.iter().zip(&words);
+            pairs.filter(|(counter, _)| counter.limit.measure != Measure::Requests).map(|(_, words)| &**words)
+        };
         let mut pack = Pack::new();
         pack.settled_key(charge.slot, charge.request);
         pack.binding_key(charge.slot, charge.session);
-        for counter in counted() {
-            pack.counter_key(charge.slot, counter);
-        }
-        for scope in &owners {
-            pack.entity_keys(charge.slot, *scope);
-        }
+        counted().for_each(|words| pack.counter_key(words));
+        owners(charge.counters, &words).for_each(|words| pack.entity_keys(words));
         let keys = pack.len();
         pack.number(self.now(charge.now_ms));
         pack.number(charge.now_ms);
@@ -309,23 +293,9 @@ impl Store for RedisStore {
         pack.number(ms(self.session_ttl));
         pack.number(ms(self.reservation_ttl));
         pack.number(LEDGER_SLACK_MS);
-        specs(&mut pack, counted(), count, &owners, keep);
+        pack.specs(counted());
         let first = self.run(&self.settle, &pack.seal(), keys).await?;
         Ok(first.as_i64() == Some(1))
-    }
-}
-
-/// The count of specs, then the specs.
-fn specs<'a>(
-    pack: &mut Pack,
-    counters: impl Iterator<Item = &'a Counter>,
-    count: usize,
-    owners: &[Scope],
-    keep: Keep,
-) {
-    pack.text(format_args!("{count}"));
-    for counter in counters {
-        pack.spec(counter, entity_of(owners, counter), keep);
     }
 }
 

@@ -9,18 +9,21 @@
 --       3  request id (16 bytes)      4  estimate, nano-USD      5  lease in ms
 --       6  session member: 's' .. session id, or 'r' .. request id (its own session); '' in a mere check
 --       7  ms until that member expires
---       8  n         9 .. 8+n  one spec per counter: "kind limit a b entity ttl"
+--       8  one spec per counter, each closed by ';': "kind limit a b entity ttl"
 --            r  requests   a = length of the sliding window (0: fixed)   b = start of the fixed one
 --            s  sessions
 --            f  USD, fixed window
 --            o  USD, rolling        a = length   b = bucket
 --            g  USD, from first     a = length
+--            ttl: ms, or the instant at which the counter is over
 -- Answer {0, bound provider or ''}               taken (or: could be)
 --        {1, index, current, reset ms, wait ms}  counter `index` (from 0) is at its limit; 0 = unknown
 --        {2, index, ..}                          money counters that have to be seeded first
 
 local mode, request, estimate, lease = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local member, member_ttl, n = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local member, member_ttl = ARGV[6], tonumber(ARGV[7])
+local specs = parse_all(8)
+local n = #specs
 
 function read.s(key)
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
@@ -29,10 +32,9 @@ function read.s(key)
   return redis.call('ZCARD', key), 0, first[2] and tonumber(first[2]) - now or 0
 end
 
-local specs, missing = {}, {2}
+local missing = {2}
 for i = 1, n do
-  local spec = parse(ARGV[8 + i])
-  specs[i] = spec
+  local spec = specs[i]
   if mode ~= 'force' then
     local current, reset, wait = read[spec.kind](KEYS[1 + i], spec)
     if not current then
@@ -50,10 +52,10 @@ for i = 1, n do
   local key, spec = KEYS[1 + i], specs[i]
   if spec.kind == 'r' then
     redis.call('ZADD', key, now, request)
-    redis.call('PEXPIRE', key, spec.ttl)
+    expire(key, spec.ttl)
   elseif spec.kind == 's' then
     redis.call('ZADD', key, now + member_ttl, member)
-    redis.call('PEXPIRE', key, spec.ttl)
+    expire(key, spec.ttl)
   end
 end
 for entity = 0, (#KEYS - 1 - n) / 2 - 1 do

@@ -62,7 +62,10 @@ for i = 1, #KEYS do
       redis.call('HSET', key, 'until', now + provisional)
     end
     redis.call('HSET', key, 'base', now)
-    redis.call('PEXPIRE', key, ttl)
+    ttl = tonumber(ttl)
+    -- As in count.lua.
+    if ttl > 1e12 then ttl = math.max(ttl - now, 3600000) end
+    redis.call('PEXPIRE', key, string.format('%.0f', ttl))
   end
 end
 return 1

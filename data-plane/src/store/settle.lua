@@ -11,16 +11,27 @@
 --       5  session member, as in reserve.lua; '' none      6  ms until it expires
 --       7  provider to bind; '' none  8  ms that the binding holds
 --       9  ms for which settled ids are remembered   10  slack of the ledger in ms
---       11 n        12 .. 11+n  one spec per counter, as in reserve.lua
+--       11 one spec per counter, each closed by ';', as in reserve.lua
 -- Answer 1: charged; 0: had been settled before.
 
 local ended, request, actual = tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local member, member_ttl, n = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[11])
+local member, member_ttl = ARGV[5], tonumber(ARGV[6])
 local slack = tonumber(ARGV[10])
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+
+local specs = {}
+for text in string.gmatch(ARGV[11], '[^;]+') do specs[#specs + 1] = text end
+local n = #specs
+
+-- As in count.lua.
+local function expire(key, ttl)
+  ttl = tonumber(ttl)
+  if ttl > 1e12 then ttl = math.max(ttl - now, 3600000) end
+  redis.call('PEXPIRE', key, string.format('%.0f', ttl))
 end
 
 local charge = {}
@@ -67,11 +78,11 @@ end
 
 for i = 1, n do
   local key = KEYS[2 + i]
-  local kind, a, b, ttl = string.match(ARGV[11 + i], '^(%a) %d+ (%d+) (%d+) %d+ (%d+)$')
+  local kind, a, b, ttl = string.match(specs[i], '^(%a) %d+ (%d+) (%d+) %d+ (%d+)$')
   if kind == 's' then
     if string.sub(member, 1, 1) == 's' then
       redis.call('ZADD', key, now + member_ttl, member)
-      redis.call('PEXPIRE', key, ttl)
+      expire(key, ttl)
     elseif member ~= '' then
       redis.call('ZREM', key, member)
     end
@@ -80,7 +91,7 @@ for i = 1, n do
     local row = redis.call('HMGET', key, 'base', 'until')
     if not (row[1] and not row[2] and ended + slack < tonumber(row[1])) then
       charge[kind](key, tonumber(a), tonumber(b))
-      redis.call('PEXPIRE', key, ttl)
+      expire(key, ttl)
     end
   end
 end

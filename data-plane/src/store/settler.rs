@@ -11,6 +11,7 @@ use crate::limit::{Counter, Counters};
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
 use contract::window::now_ms;
+use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -27,20 +28,19 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) enum Job {
     Settle(Box<Settlement>),
-    Began {
-        provider: ProviderId,
-        counters: Counters,
-        request: RequestId,
-        session: Option<Arc<str>>,
-        now_ms: i64,
-    },
-    Look {
-        provider: ProviderId,
-        counters: Counters,
-        now_ms: i64,
-    },
+    Began(Box<Began>),
+    Look { provider: ProviderId, counters: Counters, now_ms: i64 },
     Renew(Rc<Holder>),
     Probe,
+}
+
+/// A request on its way to a provider that limits requests or sessions.
+pub(super) struct Began {
+    pub(super) provider: ProviderId,
+    pub(super) counters: Counters,
+    pub(super) request: RequestId,
+    pub(super) session: Option<Arc<str>>,
+    pub(super) now_ms: i64,
 }
 
 /// The background half of a [`super::Limiter`].
@@ -102,29 +102,34 @@ impl Settler {
         self.core.leases.due(now_ms(), ms(self.core.shared.options.reservation_ttl))
     }
 
-    async fn handle(&self, job: Job) {
+    /// Boxed arm by arm: the room of a probe is not moved about for every settlement.
+    fn handle(&self, job: Job) -> LocalBoxFuture<'_, ()> {
         match job {
-            Job::Renew(holder) => self.core.renew(&holder, now_ms(), false).await,
-            Job::Probe => {
+            Job::Renew(holder) => Box::pin(async move { self.core.renew(&holder, now_ms(), false).await }),
+            Job::Probe => Box::pin(async {
                 self.probe().await;
                 self.probing.set(false);
+            }),
+            Job::Settle(settlement) => Box::pin(self.settle(settlement)),
+            Job::Look { provider, counters, now_ms } => {
+                Box::pin(async move { self.core.look(provider, &counters, now_ms).await })
             }
-            Job::Settle(settlement) => self.settle(settlement).await,
-            Job::Look { provider, counters, now_ms } => self.core.look(provider, &counters, now_ms).await,
-            Job::Began { provider, counters, request, session, now_ms } => {
-                let reserve = Reserve {
-                    slot: Slot::Provider(provider),
-                    mode: Mode::Force,
-                    request,
-                    now_ms,
-                    counters: &counters,
-                    estimate: NanoUsd(0),
-                    session: session.as_deref(),
-                    session_ttl: self.core.shared.options.session_ttl,
-                };
-                self.core.ask(&reserve).await;
-            }
+            Job::Began(began) => Box::pin(self.began(began)),
         }
+    }
+
+    async fn began(&self, began: Box<Began>) {
+        let reserve = Reserve {
+            slot: Slot::Provider(began.provider),
+            mode: Mode::Force,
+            request: began.request,
+            now_ms: began.now_ms,
+            counters: &began.counters,
+            estimate: NanoUsd(0),
+            session: began.session.as_deref(),
+            session_ttl: self.core.shared.options.session_ttl,
+        };
+        self.core.ask(&reserve).await;
     }
 
     async fn settle(&self, settlement: Box<Settlement>) {
@@ -155,9 +160,9 @@ impl Settler {
     /// Keeps what Redis has to learn when it is back: money only. Sessions and bindings are out of date by then.
     fn keep(&self, mut settlement: Box<Settlement>) {
         settlement.bind = None;
-        settlement.counters.retain(|counter| counter.is_money());
+        settlement.counters = settlement.counters.only(Counter::is_money);
         if let Some((_, counters)) = &mut settlement.provider {
-            counters.retain(|counter| counter.is_money());
+            *counters = counters.only(Counter::is_money);
         }
         let provider_money = settlement.provider.as_ref().is_some_and(|(_, counters)| !counters.is_empty());
         if settlement.counters.is_empty() && !provider_money {

@@ -9,7 +9,7 @@ use super::profile::Recording;
 use super::report::{self, Added};
 use super::series::{Pairs, Per, Plan, Quiet, Spread, Target, float};
 use super::subject::{Subject, conversation};
-use super::{LOAD_CORE, bodies, machine, upstream};
+use super::{LOAD_CORE, bodies, instructions, machine, upstream};
 use anyhow::{Result, bail};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -34,6 +34,8 @@ pub enum Extent {
     Method,
     /// No comparison, but a profile of the governed proxy.
     Profile,
+    /// No comparison, but the proxy's own instructions per request.
+    Instructions,
 }
 
 impl Extent {
@@ -44,7 +46,8 @@ impl Extent {
             Some("quick") => Self::Quick,
             Some("method") => Self::Method,
             Some("profile") => Self::Profile,
-            Some(other) => bail!("unknown argument {other}: full, quick, method or profile"),
+            Some("instructions") => Self::Instructions,
+            Some(other) => bail!("unknown argument {other}: full, quick, method, profile or instructions"),
         })
     }
 }
@@ -65,6 +68,9 @@ pub async fn run(extent: Extent) -> Result<()> {
     machine::pin(std::process::id(), LOAD_CORE)?;
     let folder = tempfile::tempdir()?;
     let upstream = upstream::start()?;
+    if extent == Extent::Instructions {
+        return instructions::print(upstream, folder.path()).await;
+    }
     let nginx = Nginx::start(folder.path(), upstream).await?;
     let limit = std::env::var("BENCH_FOREIGN").ok().and_then(|text| text.parse().ok()).unwrap_or(0.10);
     let own = nginx.pids().into_iter().chain([std::process::id()]).collect();

@@ -27,10 +27,16 @@ pub struct Subject {
 impl Subject {
     /// Starts everything in front of `upstream`.
     pub async fn start(upstream: SocketAddr) -> Result<Self> {
+        Self::start_under(upstream, &[]).await
+    }
+
+    /// The same with the proxy run by a tool.
+    pub async fn start_under(upstream: SocketAddr, tool: &[&str]) -> Result<Self> {
         // nginx writes no access log either; the spool must hold a run, since nothing is reported while a
         // slice runs (see `quiet`).
         let plan = Fleet::plan().proxies(1).proxy_env("ACCESS_LOG", "false").proxy_env("LOG_LEVEL", "warn");
-        let fleet = plan.proxy_env("SPOOL_MAX_BYTES", "17179869184").start().await?;
+        let plan = plan.proxy_env("SPOOL_MAX_BYTES", "17179869184").proxy_under(tool);
+        let fleet = plan.start().await?;
         fleet.admin.provider("claude", &format!("http://{upstream}"), json!({})).await?;
         let mut governed = Vec::new();
         for at in 0..HOT_KEYS {

@@ -1,4 +1,4 @@
-//! `make bench`: see `testkit::bench`. Arguments: full (default), quick, method, profile.
+//! `make bench`: see `testkit::bench`. Arguments: full (default), quick, method, profile, instructions.
 
 use testkit::bench::run::{Extent, run};
 

@@ -267,7 +267,7 @@ impl Holder {
 
     /// The counters that are charged.
     pub(in crate::store) fn money(&self) -> Counters {
-        self.counters.iter().filter(|counter| counter.is_money()).cloned().collect()
+        self.counters.only(Counter::is_money)
     }
 
     /// Redis has it.
@@ -366,7 +366,8 @@ impl Holder {
 
     /// Whether these are its counters.
     pub(super) fn counts(&self, counters: &[Counter]) -> bool {
-        self.counters.as_slice() == counters
+        std::ptr::eq(self.counters.as_ptr(), counters.as_ptr()) && self.counters.len() == counters.len()
+            || *self.counters == *counters
     }
 
     pub(super) fn counts_money(&self) -> bool {
