@@ -2,17 +2,15 @@
 //!
 //! Pure: table rows and a clock reading in, counters out. Depends on `contract` only; never waits, never counts.
 
+use crate::memo::Memo;
 use chrono_tz::Tz;
 use contract::ids::ProviderId;
 use contract::money::{NanoUsd, Price};
 use contract::table::{Key, Limit, Measure, Provider, Scope, User};
 use contract::window::{Span, Window};
 use rust_decimal::{Decimal, RoundingStrategy};
-use std::any::Any;
-use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 pub mod plans;
@@ -34,41 +32,8 @@ pub struct Counter {
     pub limit: Limit,
     /// The current window, in the owner's time zone.
     pub span: Span,
-    /// What a store made of it.
-    pub words: Words,
-}
-
-/// A counter in the language of the store that counts it: made once, kept with the counter, and no part of what
-/// the counter is.
-#[derive(Default)]
-pub struct Words(OnceLock<Box<dyn Any + Send + Sync>>);
-
-impl Words {
-    /// The words, made at the first call. `None`: another kind of words was made before.
-    pub fn get_or_make<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<&T> {
-        self.0.get_or_init(|| Box::new(make())).downcast_ref()
-    }
-}
-
-impl Clone for Words {
-    /// Without them: what is cloned may be changed.
-    fn clone(&self) -> Self {
-        Self::default()
-    }
-}
-
-impl PartialEq for Words {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Words {}
-
-impl fmt::Debug for Words {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Words")
-    }
+    /// What a store calls it; made once, because it stays the same for as long as the counter does.
+    pub words: Memo,
 }
 
 /// All counters of a request. Cheap to clone; requests of a key share one list while its windows last, see
@@ -107,7 +72,7 @@ impl FromIterator<Counter> for Counters {
 impl Counter {
     /// A counter of `scope` for the window that holds `now_ms`.
     pub fn new(scope: Scope, limit: &Limit, zone: Tz, now_ms: i64) -> Self {
-        Self { scope, limit: limit.clone(), span: limit.window.span(now_ms, zone), words: Words::default() }
+        Self { scope, limit: limit.clone(), span: limit.window.span(now_ms, zone), words: Memo::default() }
     }
 
     /// Where the counted time begins, if it is fixed: the window's start, or the soft reset after it.

@@ -10,6 +10,7 @@ use crate::telemetry::trace;
 use crate::upstream::{self, Failure};
 use bytes::Bytes;
 use contract::usage::AttemptResult;
+use http::HeaderMap;
 use http::response::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -127,9 +128,10 @@ impl Proxy {
         span: &tracing::Span,
     ) -> Result<Answer, Fault> {
         let body = self.outbound(exchange, model);
-        let mut request = upstream::request(up, exchange.route, exchange.head, body)
+        let mut traced = HeaderMap::new();
+        trace::inject(span, &mut traced);
+        let request = upstream::request(up, exchange.route, exchange.head, body, &traced)
             .map_err(|failure| Fault::unreachable(&failure))?;
-        trace::inject(span, request.headers_mut());
         let streamed = exchange.ask.is_some_and(|ask| ask.stream);
         let limit = self.head_timeout(up, streamed);
         // Zero: no limit.

@@ -1,5 +1,6 @@
 //! A provider, ready for use: its row, its opened credential, its rules compiled.
 
+use crate::memo::Memo;
 use contract::convert::Invalid;
 use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider};
 use regex::{Regex, RegexBuilder};
@@ -44,6 +45,8 @@ pub struct Upstream {
     redirects: Vec<(Matcher, Box<str>)>,
     allowed: Vec<Matcher>,
     problems: Vec<Invalid>,
+    /// The part of every request to it that is the same.
+    pub prepared: Memo,
 }
 
 impl Upstream {
@@ -68,7 +71,7 @@ impl Upstream {
         let allowed = row.allowed_models.iter().enumerate();
         let allowed =
             allowed.map(|(at, rule)| compile(rule, format!("allowed_models[{at}].pattern"))).collect();
-        Ok(Self { row, secret, base, redirects, allowed, problems })
+        Ok(Self { row, secret, base, redirects, allowed, problems, prepared: Memo::default() })
     }
 
     /// The rules that do not compile.

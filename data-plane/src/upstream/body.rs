@@ -1,12 +1,13 @@
 //! The body of an upstream's answer. At a clean end its connection rests in the pool; dropped before, it closes
 //! the connection, which is how the upstream learns that nobody listens any more.
 
-use super::connect::Connection;
-use super::failure::{Failure, Stage};
+use super::exchange::{Begun, Exchange, Piece};
+use super::failure::{Failure, FailureClass, Stage};
+use super::framing::Framing;
 use super::pool::Pool;
 use bytes::Bytes;
+use http::Response;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,14 +15,17 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
-/// What an upstream answers, frame by frame. Trailers are left out.
+/// What an upstream answers: all that has come, as one frame. Trailers are left out.
 pub struct Body {
-    incoming: Incoming,
     /// Until the end.
-    connection: Option<Connection>,
+    exchange: Option<Exchange>,
+    framing: Framing,
+    /// Whether the connection may be used again after the end.
+    keep: bool,
+    /// Came with the head.
+    ready: Option<Bytes>,
     pool: Rc<Pool>,
     reused: bool,
-    ended: bool,
     idle_timeout: Duration,
     last_frame: Instant,
     /// Made at the first wait. Not moved at every frame: when it rings, `last_frame` says whether it is time.
@@ -29,19 +33,20 @@ pub struct Body {
 }
 
 impl Body {
-    pub(super) fn new(incoming: Incoming, connection: Connection, pool: Rc<Pool>, reused: bool) -> Self {
+    pub(super) fn answer(begun: Begun, exchange: Exchange, pool: Rc<Pool>, reused: bool) -> Response<Self> {
         let mut body = Self {
-            incoming,
-            connection: Some(connection),
+            exchange: Some(exchange),
+            framing: begun.framing,
+            keep: begun.keep,
+            ready: begun.data,
             pool,
             reused,
-            ended: false,
             idle_timeout: Duration::MAX,
             last_frame: Instant::now(),
             alarm: None,
         };
         body.end_if_complete();
-        body
+        Response::from_parts(begun.parts, body)
     }
 
     /// The longest wait for the next frame; zero: no limit.
@@ -57,22 +62,20 @@ impl Body {
     }
 
     fn end_if_complete(&mut self) {
-        if http_body::Body::is_end_stream(&self.incoming) {
+        if self.framing.is_over() {
             self.end();
         }
     }
 
     fn end(&mut self) {
-        self.ended = true;
         self.alarm = None;
-        if let Some(connection) = self.connection.take() {
+        if let Some(connection) = self.exchange.take().filter(|_| self.keep).and_then(Exchange::release) {
             self.pool.put(connection);
         }
     }
 
     fn broke(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        self.ended = true;
-        self.connection = None;
+        self.exchange = None;
         Poll::Ready(Some(Err(failure)))
     }
 
@@ -96,22 +99,27 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
-        if this.ended {
-            return Poll::Ready(None);
+        if let Some(data) = this.ready.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         loop {
-            match Pin::new(&mut this.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+            let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
+            match exchange.poll_body(cx, &mut this.framing) {
+                Poll::Ready(Ok(Piece::End)) => {
+                    if this.framing != Framing::UntilEnd {
+                        return this.broke(Failure::new(FailureClass::Incomplete));
+                    }
+                    this.end();
+                }
+                Poll::Ready(Ok(Piece::Some { data, beyond })) => {
+                    this.keep &= !beyond;
                     this.last_frame = Instant::now();
                     this.end_if_complete();
-                    return Poll::Ready(Some(Ok(frame)));
+                    if let Some(data) = data {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
                 }
-                Poll::Ready(Some(Ok(_trailers))) => {}
-                Poll::Ready(Some(Err(error))) => return this.broke(Failure::from_hyper(&error)),
-                Poll::Ready(None) => {
-                    this.end();
-                    return Poll::Ready(None);
-                }
+                Poll::Ready(Err(failure)) => return this.broke(failure),
                 Poll::Pending if this.is_late(cx) => return this.broke(Failure::timeout(Stage::Idle)),
                 Poll::Pending => return Poll::Pending,
             }
@@ -119,10 +127,15 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended
+        self.exchange.is_none() && self.ready.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.ended { SizeHint::with_exact(0) } else { self.incoming.size_hint() }
+        let ready = self.ready.as_ref().map_or(0, |data| data.len() as u64);
+        match (&self.exchange, &self.framing) {
+            (None, _) => SizeHint::with_exact(ready),
+            (Some(_), Framing::Length(left)) => SizeHint::with_exact(ready + left),
+            (Some(_), _) => SizeHint::default(),
+        }
     }
 }

@@ -2,14 +2,15 @@
 
 use super::body::Body;
 use super::connect::{Connection, Connector, origin};
+use super::exchange::Exchange;
 use super::failure::{Failure, FailureClass, Stage};
+use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::tls::Tls;
 use crate::table::Upstream;
 use crate::telemetry::metrics::Metrics;
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use http::Response;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +64,7 @@ impl Client {
     pub async fn send(
         &self,
         up: &Upstream,
-        request: Request<Full<Bytes>>,
+        request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let sent = self.sent(up, request, head_timeout).await;
@@ -73,7 +74,7 @@ impl Client {
     async fn sent(
         &self,
         up: &Upstream,
-        request: Request<Full<Bytes>>,
+        request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let Some(resting) = self.pool.take(origin(&up.base)) else {
@@ -92,7 +93,7 @@ impl Client {
     async fn sent_afresh(
         &self,
         up: &Upstream,
-        request: Request<Full<Bytes>>,
+        request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
         let fresh = self.connect(up).await?;
@@ -108,28 +109,24 @@ impl Client {
 
     async fn exchange(
         &self,
-        mut connection: Connection,
-        request: Request<Full<Bytes>>,
+        connection: Connection,
+        request: Outgoing,
         head_timeout: Duration,
         reused: bool,
     ) -> Result<Response<Body>, Broken> {
-        connection.expect_answer();
         self.metrics.upstream_connection(reused);
-        let answer = connection.sender.send_request(request);
+        let mut exchange = Exchange::new(connection, request);
+        let head = poll_fn(|cx| exchange.poll_head(cx));
         let answered = match Instant::now().checked_add(head_timeout) {
-            Some(deadline) if !head_timeout.is_zero() => timeout_at(deadline, answer).await,
-            _ => Ok(answer.await),
+            Some(deadline) if !head_timeout.is_zero() => timeout_at(deadline, head).await,
+            _ => Ok(head.await),
         };
         match answered {
-            Ok(Ok(response)) => {
-                let pool = Rc::clone(&self.pool);
-                Ok(response.map(|incoming| Body::new(incoming, connection, pool, reused)))
-            }
-            Ok(Err(error)) => {
-                let failure = Failure::from_hyper(&error);
+            Ok(Ok(begun)) => Ok(Body::answer(begun, exchange, Rc::clone(&self.pool), reused)),
+            Ok(Err(failure)) => {
                 // A late answer was worked on; an answer that is not HTTP is one.
                 let stale = matches!(failure.class, FailureClass::Reset | FailureClass::Incomplete);
-                Err(Broken { untouched: stale && !connection.received(), failure })
+                Err(Broken { untouched: stale && !exchange.received, failure })
             }
             Err(_) => Err(Broken { failure: Failure::timeout(Stage::Head), untouched: false }),
         }

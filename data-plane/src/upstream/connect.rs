@@ -2,59 +2,77 @@
 //! address by address, TLS. The caller bounds the time.
 
 use super::failure::{Failure, FailureClass};
+use super::outgoing::Outgoing;
 use super::tls::Tls;
-use crate::tasks;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
-use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Position, Url};
 
-/// Most of an answer that is buffered before it is asked for; also the largest head of an answer.
-const MAX_BUFFER: usize = 64 * 1024;
 /// Names that are remembered; far more than there are providers. Beyond, all are forgotten.
 const MAX_NAMES: usize = 4096;
 
 /// One open connection. Dropping it closes the socket at once: that is how an upstream is cancelled.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<Full<Bytes>>,
     /// Scheme, host and port.
     pub(super) origin: Rc<str>,
-    received: Rc<Cell<bool>>,
-    task: AbortHandle,
+    io: Io,
 }
 
 impl Connection {
-    /// From now on, [`Connection::received`] is about the next answer.
-    pub(super) fn expect_answer(&self) {
-        self.received.set(false);
+    /// Reads what is there into `into`; 0: the end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut into = ReadBuf::new(into);
+        match &mut self.io {
+            Io::Plain(stream) => ready!(Pin::new(stream).poll_read(cx, &mut into))?,
+            Io::Tls(stream) => ready!(Pin::new(&mut **stream).poll_read(cx, &mut into))?,
+        }
+        Poll::Ready(Ok(into.filled().len()))
     }
 
-    /// Whether any byte came since.
-    pub(super) fn received(&self) -> bool {
-        self.received.get()
+    /// Sends what is left of a request.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        outgoing: &mut Outgoing,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(stream) => send(Pin::new(stream), cx, outgoing),
+            Io::Tls(stream) => send(Pin::new(&mut **stream), cx, outgoing),
+        }
+    }
+
+    /// Whether a resting connection still stands: nothing may come over it, not even its end. Costs a system call
+    /// only where something came.
+    pub(super) fn is_usable(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.poll_read(&mut cx, &mut [0; 16]).is_pending()
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.task.abort();
+fn send(
+    mut io: Pin<&mut impl AsyncWrite>,
+    cx: &mut Context<'_>,
+    outgoing: &mut Outgoing,
+) -> Poll<io::Result<()>> {
+    while !outgoing.is_sent() {
+        match ready!(io.as_mut().poll_write_vectored(cx, &outgoing.left()))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            sent => outgoing.sent(sent),
+        }
     }
+    io.poll_flush(cx)
 }
 
 /// The part of a base URL that a connection belongs to.
@@ -107,20 +125,7 @@ impl Connector {
         } else {
             Io::Plain(stream)
         };
-        let received = Rc::new(Cell::new(false));
-        let link = Link { io, received: Rc::clone(&received) };
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .handshake(TokioIo::new(link))
-            .await
-            .map_err(|error| Failure::from_hyper(&error))?;
-        let task = tasks::spawn_local("upstream-connection", async move {
-            // Whoever waits for the answer hears of the fault through hyper.
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        Ok(Connection { sender, origin: origin(base).into(), received, task })
+        Ok(Connection { origin: origin(base).into(), io })
     }
 
     async fn resolve(&self, base: &Url) -> Result<Rc<[SocketAddr]>, Failure> {
@@ -169,70 +174,4 @@ fn server_name(base: &Url) -> Result<ServerName<'static>, Failure> {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// A socket that notes whether anything was received: the difference between a resting connection that the
-/// upstream had closed and an exchange that broke.
-struct Link {
-    io: Io,
-    received: Rc<Cell<bool>>,
-}
-
-macro_rules! either {
-    ($self:ident, $io:ident => $call:expr) => {
-        match &mut $self.get_mut().io {
-            Io::Plain(stream) => {
-                let $io = Pin::new(stream);
-                $call
-            }
-            Io::Tls(stream) => {
-                let $io = Pin::new(&mut **stream);
-                $call
-            }
-        }
-    };
-}
-
-impl AsyncRead for Link {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let this = self.get_mut();
-        let polled = match &mut this.io {
-            Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Io::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
-        };
-        if buf.filled().len() > before {
-            this.received.set(true);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write(cx, buf))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, io => io.poll_shutdown(cx))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        either!(self, io => io.poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.io {
-            Io::Plain(stream) => stream.is_write_vectored(),
-            Io::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
 }

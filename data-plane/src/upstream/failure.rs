@@ -1,8 +1,6 @@
 //! Why an exchange with an upstream gave no answer, in closed words. Never carries a URL, header or secret.
 
-use std::error::Error as _;
 use std::fmt;
-use std::io;
 
 /// Which wait ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,21 +83,6 @@ impl Failure {
     pub fn because(class: FailureClass, detail: impl fmt::Display) -> Self {
         Self { detail: Some(detail.to_string().into()), ..Self::new(class) }
     }
-
-    pub(super) fn from_hyper(error: &hyper::Error) -> Self {
-        let class = match () {
-            () if error.is_incomplete_message() || ended_early(error) => FailureClass::Incomplete,
-            () if error.is_parse() => FailureClass::Protocol,
-            () => FailureClass::Reset,
-        };
-        Self::because(class, error)
-    }
-}
-
-/// A body that is cut comes as an I/O error below hyper's.
-fn ended_early(error: &hyper::Error) -> bool {
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    io.is_some_and(|io| io.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 impl fmt::Display for Failure {

@@ -29,20 +29,16 @@ impl Pool {
     pub(super) fn take(&self, origin: &str) -> Option<Connection> {
         let mut resting = self.resting.borrow_mut();
         let list = resting.get_mut(origin)?;
-        while let Some(candidate) = list.pop() {
-            let usable = candidate.connection.sender.is_ready() && !candidate.connection.sender.is_closed();
-            if usable && candidate.since.elapsed() < self.keep_alive {
+        while let Some(mut candidate) = list.pop() {
+            if candidate.since.elapsed() < self.keep_alive && candidate.connection.is_usable() {
                 return Some(candidate.connection);
             }
         }
         None
     }
 
-    /// Lets a connection rest. One that cannot be used again is closed.
+    /// Lets a connection rest.
     pub(super) fn put(self: &Rc<Self>, connection: Connection) {
-        if connection.sender.is_closed() {
-            return;
-        }
         let mut resting = self.resting.borrow_mut();
         let list = resting.entry(Rc::clone(&connection.origin)).or_default();
         if list.len() < self.max_idle {
@@ -70,7 +66,7 @@ impl Pool {
 
     fn sweep(&self) {
         self.resting.borrow_mut().retain(|_, list| {
-            list.retain(|one| one.since.elapsed() < self.keep_alive && !one.connection.sender.is_closed());
+            list.retain_mut(|one| one.since.elapsed() < self.keep_alive && one.connection.is_usable());
             !list.is_empty()
         });
     }

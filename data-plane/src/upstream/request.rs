@@ -3,13 +3,14 @@
 
 use super::failure::{Failure, FailureClass};
 use super::join;
+use super::outgoing::{Outgoing, Writer};
 use crate::table::Upstream;
 use bytes::Bytes;
 use contract::table::ProviderKind;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Uri, request::Parts};
-use http_body_util::Full;
+use http::request::Parts;
 use llm::dialect::Route;
+use smallvec::SmallVec;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const X_GOOG_API_KEY: HeaderName = HeaderName::from_static("x-goog-api-key");
@@ -19,44 +20,83 @@ const RELAY_MARKS: &[&str] =
     &["proxy", "relay", "gateway", "router", "worker", "openrouter", "api2d", "oaipro"];
 
 /// The request for `up`: the caller's method, query and headers, the route's path, and `body`, which is
-/// decompressed and final.
+/// decompressed and final. `traced` are headers of this proxy's own trace, which replace the caller's.
 pub fn request(
     up: &Upstream,
     route: &Route<'_>,
     head: &Parts,
     body: Bytes,
-) -> Result<Request<Full<Bytes>>, Failure> {
+    traced: &HeaderMap,
+) -> Result<Outgoing, Failure> {
     let wrong = |what: &str| Failure::because(FailureClass::Request, what);
-    let path = format!("/v1{}", route.tail);
+    let prepared = up.prepared.get_or_make(|| Prepared::new(up));
+    let prepared = match prepared {
+        Some(Ok(prepared)) => prepared,
+        Some(Err(what)) => return Err(wrong(what)),
+        None => return Err(wrong("prepared as something else")),
+    };
+    let path = ["/v1", route.tail].concat();
     let target = join::target(up.row.kind, &up.base, &path, head.uri.query().unwrap_or_default());
-    let uri = Uri::from_maybe_shared(Bytes::from(target)).map_err(|_| wrong("the path is no URL"))?;
-    let host = HeaderValue::from_str(join::host(&up.base)).map_err(|_| wrong("the base URL's host"))?;
-
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 6);
-    headers.insert(header::HOST, host);
-    passed_on(&head.headers, up.row.preserve_client_ip, &mut headers);
-    // An answer that the usage scanner can read as it passes.
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    for (name, value) in &up.row.custom_headers {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
-            return Err(wrong("a custom header"));
-        };
-        if !is_ours(name.as_str()) {
-            headers.insert(name, value);
-        }
+    if !target.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
+        return Err(wrong("the path is no URL"));
     }
-    authorize(up, &mut headers).map_err(|_| wrong("the credential does not fit into a header"))?;
-
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = head.method.clone();
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
-    Ok(request)
+    let room = prepared.lines.len() + 64 * (head.headers.len() + traced.len());
+    let mut writer = Writer::new(&head.method, &target, room);
+    writer.lines(&prepared.lines);
+    let ours = |name: &HeaderName| prepared.custom.contains(name) || traced.contains_key(name);
+    passed_on(&head.headers, up.row.preserve_client_ip, |name, value| {
+        if !ours(name) {
+            writer.header(name.as_str(), value);
+        }
+    });
+    for (name, value) in traced {
+        writer.header(name.as_str(), value);
+    }
+    Ok(writer.end(body))
 }
 
-/// Copies what the upstream may see.
-fn passed_on(from: &HeaderMap, preserve_client_ip: bool, to: &mut HeaderMap) {
-    let named: Vec<&str> = from
+/// What is the same in every request to a provider.
+struct Prepared {
+    /// Header lines: host, encoding, the provider's own headers, its credential.
+    lines: Vec<u8>,
+    /// Which of the caller's headers the provider's own replace.
+    custom: Vec<HeaderName>,
+}
+
+impl Prepared {
+    fn new(up: &Upstream) -> Result<Self, &'static str> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &up.row.custom_headers {
+            let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+                return Err("a custom header");
+            };
+            if !is_ours(name.as_str()) {
+                headers.insert(name, value);
+            }
+        }
+        let custom: Vec<HeaderName> = headers.keys().cloned().collect();
+        let host = HeaderValue::from_str(join::host(&up.base)).map_err(|_| "the base URL's host")?;
+        headers.insert(header::HOST, host);
+        // An answer that the usage scanner can read as it passes.
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        authorize(up, &mut headers).map_err(|_| "the credential does not fit into a header")?;
+        let mut lines = Vec::new();
+        for (name, value) in &headers {
+            for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+                lines.extend_from_slice(part);
+            }
+        }
+        Ok(Self { lines, custom })
+    }
+}
+
+/// What the upstream may see of the caller's headers.
+fn passed_on<'a>(
+    from: &'a HeaderMap,
+    preserve_client_ip: bool,
+    mut pass: impl FnMut(&'a HeaderName, &'a HeaderValue),
+) {
+    let named: SmallVec<[&str; 4]> = from
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
@@ -68,7 +108,7 @@ fn passed_on(from: &HeaderMap, preserve_client_ip: bool, to: &mut HeaderMap) {
             && (preserve_client_ip || !names_client(word))
             && !named.iter().any(|named| named.eq_ignore_ascii_case(word));
         if kept {
-            to.append(name, value.clone());
+            pass(name, value);
         }
     }
 }

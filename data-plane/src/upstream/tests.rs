@@ -6,9 +6,9 @@ use crate::table::{Secret, Upstream};
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use contract::table::Provider;
-use http::{Method, Request, Response, Version};
+use http::{HeaderValue, Method, Response};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
@@ -44,14 +44,10 @@ fn client(change: impl FnOnce(&mut Settings)) -> Client {
     Client::new(settings)
 }
 
-fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
-    Request::builder()
-        .method(Method::POST)
-        .version(Version::HTTP_11)
-        .uri("/v1/messages")
-        .header("host", "upstream")
-        .body(Full::new(body.into()))
-        .unwrap()
+fn post(body: impl Into<Bytes>) -> Outgoing {
+    let mut writer = outgoing::Writer::new(&Method::POST, "/v1/messages", 0);
+    writer.header("host", &HeaderValue::from_static("upstream"));
+    writer.end(body.into())
 }
 
 /// Listens and plays `script` for every connection; counts them.
@@ -386,10 +382,10 @@ async fn resting_connections_are_bounded_and_grow_old() {
             settings.max_idle = 2;
             settings.keep_alive = Duration::from_millis(100);
         });
-        let send = || Box::pin(async { client.send(&up, post("{}"), PATIENCE).await.unwrap() });
-        let all = [send().await, send().await, send().await];
-        for response in all {
-            text(response).await;
+        let at_once =
+            (0..3).map(|_| Box::pin(async { client.send(&up, post("{}"), PATIENCE).await.unwrap() }));
+        for response in futures_util::future::join_all(at_once).await {
+            assert_eq!(text(response).await, "ok");
         }
         assert_eq!(connections.get(), 3);
         assert_eq!(client.resting(), 2);

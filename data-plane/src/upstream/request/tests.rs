@@ -2,6 +2,7 @@ use super::*;
 use crate::upstream::tests::{provider, upstream};
 use contract::table::Provider;
 use contract::usage::Dialect;
+use http::Request;
 use llm::dialect::EndpointKind;
 use std::collections::BTreeMap;
 
@@ -16,8 +17,25 @@ fn head(headers: &[(&str, &str)]) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn sent(row: Provider, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
-    request(&upstream(row), &ROUTE, &head(headers), Bytes::from_static(b"{}")).unwrap()
+fn request(up: &Upstream, head: &Parts, body: &'static [u8]) -> Result<Request<()>, Failure> {
+    let outgoing = super::request(up, &ROUTE, head, Bytes::from_static(body), &HeaderMap::new())?;
+    Ok(parsed(&outgoing.bytes()))
+}
+
+/// As the upstream reads it.
+fn parsed(bytes: &[u8]) -> Request<()> {
+    let mut room = [httparse::EMPTY_HEADER; 64];
+    let mut found = httparse::Request::new(&mut room);
+    assert!(found.parse(bytes).unwrap().is_complete());
+    let mut request = Request::builder().method(found.method.unwrap()).uri(found.path.unwrap());
+    for header in found.headers.iter() {
+        request = request.header(header.name, header.value);
+    }
+    request.body(()).unwrap()
+}
+
+fn sent(row: Provider, headers: &[(&str, &str)]) -> Request<()> {
+    request(&upstream(row), &head(headers), b"{}").unwrap()
 }
 
 fn all(headers: &HeaderMap) -> BTreeMap<&str, &str> {
@@ -54,13 +72,8 @@ fn credentials_by_kind_and_host() {
             crate::table::Secret::new(secret),
         )
         .unwrap();
-        let request = request(&up, &ROUTE, &head(&[("x-api-key", "sk-client")]), Bytes::new()).unwrap();
-        let value = |name: &str| {
-            request.headers().get(name).map(|value| {
-                assert!(value.is_sensitive());
-                value.to_str().unwrap().to_owned()
-            })
-        };
+        let request = request(&up, &head(&[("x-api-key", "sk-client")]), b"").unwrap();
+        let value = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let found = (value("authorization"), value("x-api-key"), value("x-goog-api-key"));
         assert_eq!(found, expected, "{kind:?} at {base}");
     }
@@ -101,6 +114,7 @@ fn only_what_the_upstream_may_see_is_passed_on() {
         ("user-agent", "claude-cli/2"),
         ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         ("content-type", "application/json"),
+        ("content-length", "2"),
     ]);
     assert_eq!(all(request.headers()), expected);
     assert_eq!(request.uri(), "/api/v1/messages?beta=true");
@@ -137,10 +151,21 @@ fn custom_headers_replace_but_not_ours() {
 fn settings_that_fit_into_no_request_are_named_without_their_value() {
     let custom = BTreeMap::from([("X-Team".to_owned(), "a\nb".to_owned())]);
     let up = upstream(Provider { custom_headers: custom, ..provider(1) });
-    let failure = request(&up, &ROUTE, &head(&[]), Bytes::new()).unwrap_err();
+    let failure = request(&up, &head(&[]), b"").unwrap_err();
     assert_eq!(failure.to_string(), "the request could not be formed (a custom header)");
     assert!(!failure.retry);
     let up = Upstream::new(provider(1), crate::table::Secret::new("s3\ncret")).unwrap();
-    let failure = request(&up, &ROUTE, &head(&[]), Bytes::new()).unwrap_err();
+    let failure = request(&up, &head(&[]), b"").unwrap_err();
     assert!(!failure.to_string().contains("s3"), "{failure}");
+}
+
+#[test]
+fn this_proxys_trace_replaces_the_callers() {
+    let ours =
+        HeaderMap::from_iter([(HeaderName::from_static("traceparent"), HeaderValue::from_static("ours"))]);
+    let head = head(&[("traceparent", "theirs"), ("x-a", "1")]);
+    let outgoing = super::request(&upstream(provider(1)), &ROUTE, &head, Bytes::new(), &ours).unwrap();
+    let headers = parsed(&outgoing.bytes()).headers().clone();
+    assert_eq!(headers.get_all("traceparent").iter().collect::<Vec<_>>(), ["ours"]);
+    assert_eq!(headers["x-a"], "1");
 }
