@@ -144,7 +144,7 @@ impl Spool {
             static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         FRAME.with_borrow_mut(|frame| {
-            segment::encode(&pb::UsageRecord::from(record), frame)?;
+            segment::encode(record, frame)?;
             let mut log = self.shared.log();
             let max_bytes = self.shared.max_bytes;
             // A quarter beyond the bound is kept for requests that were admitted before it was reached.

@@ -1,5 +1,6 @@
 //! Wire to domain and back. The step to the domain checks everything; its error names the field.
 
+mod encode;
 mod price;
 mod record;
 mod rows;

@@ -2,8 +2,7 @@
 //! that is not whole.
 
 use super::Error;
-use contract::pb;
-use prost::Message;
+use contract::usage::UsageRecord;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
@@ -17,15 +16,15 @@ const FRAME_HEAD: usize = 8;
 const MAX_RECORD_BYTES: usize = 16 << 20;
 
 /// One record as a frame, in one buffer for one write.
-pub(super) fn encode(record: &pb::UsageRecord, frame: &mut Vec<u8>) -> Result<(), Error> {
-    let bytes = record.encoded_len();
-    let length = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_RECORD_BYTES && bytes > 0);
-    let Some(length) = length else { return Err(Error::TooLarge { bytes }) };
+pub(super) fn encode(record: &UsageRecord, frame: &mut Vec<u8>) -> Result<(), Error> {
     frame.clear();
-    frame.extend_from_slice(&length.to_le_bytes());
-    frame.extend_from_slice(&[0; 4]);
-    record.encode_raw(frame);
+    frame.extend_from_slice(&[0; FRAME_HEAD]);
+    record.encode(frame);
+    let bytes = frame.len() - FRAME_HEAD;
+    let length = u32::try_from(bytes).ok().filter(|_| bytes <= MAX_RECORD_BYTES);
+    let Some(length) = length else { return Err(Error::TooLarge { bytes }) };
     let checksum = checksum(length, &frame[FRAME_HEAD..]);
+    frame[..4].copy_from_slice(&length.to_le_bytes());
     frame[4..FRAME_HEAD].copy_from_slice(&checksum.to_le_bytes());
     Ok(())
 }

@@ -211,7 +211,7 @@ async fn a_reader_waits_for_the_first_and_lingers_for_more() {
 fn the_bound_is_said_before_it_is_enforced() {
     let folder = Folder::new("bound");
     let mut frame = Vec::new();
-    segment::encode(&pb::UsageRecord::from(&record(1)), &mut frame).expect("encode");
+    segment::encode(&record(1), &mut frame).expect("encode");
     let size = frame.len() as u64;
     let spool = folder.open_with(1 << 20, size * 8);
     for number in 1..=8 {

@@ -12,6 +12,7 @@ const DATA_PLANE: Floors = &[
     ("config", 1),
     ("tasks", 1),
     ("table", 2),
+    ("memo", 1),
     ("limit", 2),
     ("health", 2),
     ("store", 3),
