@@ -135,6 +135,15 @@ impl UsageScanner {
         self.seen.error.as_ref()
     }
 
+    /// Whether what came may be an error in the guise of a good answer; [`fake_success`] tells. Streams tell
+    /// theirs by [`UsageScanner::leading_error`].
+    pub fn may_be_fake(&self) -> bool {
+        let Input::Json(picker) = &self.input else { return false };
+        let marked = |name| picker.get(name) == Some(b"\"error\"");
+        let error = picker.get("error").is_some_and(|error| error != b"null");
+        picker.broken() || error || marked("type") || marked("object")
+    }
+
     /// Whether the end marker of the protocol has come. Of an answer that is no JSON object only the
     /// transport knows the end: it counts as ended.
     pub fn ended(&self) -> bool {
@@ -212,7 +221,7 @@ fn picker(dialect: Dialect) -> Picker {
     match dialect {
         Dialect::Gemini => Picker::new(&["usageMetadata", "modelVersion", "error"], &["candidates"]),
         _ => Picker::new(
-            &["usage", "model", "service_tier", "error"],
+            &["usage", "model", "service_tier", "error", "type", "object"],
             &["content", "choices", "output", "text"],
         ),
     }

@@ -249,10 +249,13 @@ async fn hold(
         scanner.feed(&data);
         bytes += data.len();
         held.push_back(data);
+        // The rest of a document may tell more; a web page, or what is no document, is known by its beginning.
         if metered
             && !events
             && held.len() == 1
-            && let Some(fake) = held.front().and_then(|first| fake_success(Some(content_type), first))
+            && let Some(first) = held.front()
+            && !(document && first.trim_ascii_start().starts_with(b"{"))
+            && let Some(fake) = fake_success(Some(content_type), first)
         {
             return Err(Fault::disguised(status, fake.status(), fake.reason()));
         }
@@ -273,7 +276,7 @@ async fn hold(
         return Err(Fault::broken(status, "empty answer"));
     }
     if metered && !events && document {
-        if held.len() > 1
+        if scanner.may_be_fake()
             && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
         {
             return Err(Fault::disguised(status, fake.status(), fake.reason()));

@@ -150,7 +150,7 @@ impl Meter {
     }
 
     /// A request that was refused at admission leaves no record and holds nothing.
-    pub fn disarm(mut self) {
+    pub fn disarm(mut self: Box<Self>) {
         self.finished = true;
     }
 

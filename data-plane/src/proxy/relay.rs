@@ -22,7 +22,7 @@ pub struct Stream {
     held: VecDeque<Bytes>,
     /// `None` once it ended.
     upstream: Option<upstream::Body>,
-    meter: Meter,
+    meter: Box<Meter>,
     /// Set for event streams, which need their own end marker and can carry an error event.
     events: Option<Dialect>,
     /// Drops the usage chunk that this proxy asked for and the caller did not.
@@ -40,7 +40,7 @@ pub struct Start {
     /// The rest.
     pub upstream: upstream::Body,
     /// The guard.
-    pub meter: Meter,
+    pub meter: Box<Meter>,
     /// For event streams.
     pub events: Option<Dialect>,
     /// Drops the usage chunk that this proxy asked for and the caller did not.

@@ -58,7 +58,7 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 }
 
 /// The upstream's answer as the caller gets it; the body takes the meter along.
-pub fn relay(answer: Answer, mut meter: Meter, inject_usage: bool) -> Response<Body> {
+pub fn relay(answer: Answer, mut meter: Box<Meter>, inject_usage: bool) -> Response<Body> {
     let Answer { mut head, held, body, scanner, events, result } = answer;
     strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.

@@ -3,7 +3,7 @@
 
 use super::bodies::{BODIES, Body};
 use super::load::{Connections, Request};
-use super::subject::Subject;
+use super::subject::{Subject, conversation};
 use anyhow::{Context, Result, bail};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ pub async fn print(upstream: SocketAddr, folder: &Path) -> Result<()> {
     {
         let body: Body = BODIES[size].1;
         for (variant, requests) in [
-            ("governed", subject.governed(mode, CONNECTIONS, body)),
+            ("governed, each key seldom", subject.governed(mode, CONNECTIONS, body)),
+            ("governed, one hot key", hot(&subject, mode, body)),
             ("ungoverned", subject.free(mode, CONNECTIONS, body)),
         ] {
             dumps += 1;
@@ -40,6 +41,12 @@ pub async fn print(upstream: SocketAddr, folder: &Path) -> Result<()> {
         }
     }
     subject.quiet(false)
+}
+
+/// A key that is asked so often that it is lent slices of its limits, even at the pace of callgrind.
+fn hot(subject: &Subject, mode: &str, body: Body) -> Vec<Request> {
+    let key = subject.governed_key();
+    (0..CONNECTIONS).map(|at| conversation(mode, &key, at, body)).collect()
 }
 
 async fn count(subject: &Subject, requests: &[Request], out: &Path, dump: usize) -> Result<u64> {

@@ -203,3 +203,23 @@ proptest! {
         read(file, &text.chunks(size).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_fake_is_suspected_wherever_it_is_one() {
+    let cases = [
+        (r#"{"id":"m","type":"message","error":null}"#, false),
+        (r#"{"choices":[{"error":"no"}],"object":"chat.completion"}"#, false),
+        (r#"{"error":{"message":"busy"}}"#, true),
+        (r#"{"error":"boom"}"#, true),
+        (r#"{"message":"x","type":"error"}"#, true),
+        (r#"{"object":"error","message":"m"}"#, true),
+        ("<html>", true),
+    ];
+    for (text, suspected) in cases {
+        let mut scanner = UsageScanner::new(Dialect::OpenAi, false);
+        scanner.feed(text.as_bytes());
+        assert_eq!(scanner.may_be_fake(), suspected, "{text}");
+        let known = fake_success(Some("application/json"), text.as_bytes()).is_some();
+        assert_eq!(known, suspected, "{text}");
+    }
+}
