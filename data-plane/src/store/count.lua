@@ -105,14 +105,34 @@ function read.g(key, spec)
   return number(row[3]), finish, finish - now
 end
 
+-- Requests that were lent to workers are counted by the slice, in buckets by the end of the slice: the last moment
+-- at which one of them can begin, so that no window of 60 s ever holds more than the limit.
+-- Their key has the hash tag of the counter's own, and so lies in its slot.
+local LENT_BUCKET = 100
+local function lent_key(key) return key .. ':l' end
+
+-- How many are lent of a sliding window, and when the oldest of them leave it.
+local function lent(key, length)
+  local row = redis.call('HMGET', lent_key(key), 'tail', 'head')
+  if not row[1] then return 0 end
+  local tail = roll(lent_key(key), length, LENT_BUCKET, tonumber(row[1]), tonumber(row[2]))
+  if not tail then return 0 end
+  return number(redis.call('HGET', lent_key(key), 'spent')), (tail + 1) * LENT_BUCKET + length
+end
+
 function read.r(key, spec)
   local from = spec.a > 0 and now - spec.a or spec.b - 1
   redis.call('ZREMRANGEBYSCORE', key, '-inf', from)
-  local count = redis.call('ZCARD', key)
-  if count < spec.limit or spec.a == 0 then return count, 0, 0 end
-  -- The request whose leaving makes room.
-  local row = redis.call('ZRANGE', key, count - spec.limit, count - spec.limit, 'WITHSCORES')
-  local reset = tonumber(row[2]) + spec.a
+  local single = redis.call('ZCARD', key)
+  if spec.a == 0 then return single, 0, 0 end
+  local slices, slices_leave = lent(key, spec.a)
+  local count = single + slices
+  if count < spec.limit then return count, 0, 0 end
+  -- The request whose leaving makes room; where slices are out, whichever leaves first.
+  local at = slices == 0 and count - spec.limit or 0
+  local row = redis.call('ZRANGE', key, at, at, 'WITHSCORES')
+  local reset = row[2] and tonumber(row[2]) + spec.a or slices_leave
+  if slices > 0 and slices_leave < reset then reset = slices_leave end
   return count, reset, reset - now
 end
 

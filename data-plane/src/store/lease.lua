@@ -5,27 +5,24 @@
 -- KEYS  1 .. n       one per counter, in the order of the specs
 --       then 2 each  per money entity: leases, amounts (see reserve.lua)
 --       then 1 each  per session: its binding
--- ARGV  1  id of the slice (16 bytes)
+-- ARGV  1  id of the holder (16 bytes), under which it keeps one reservation
 --       2  now in ms, see count.lua
---       3  id of the holder (16 bytes), under which it keeps one reservation
---       4  nano-USD that its requests in flight may cost     5  ms that the reservation holds
---       6  wanted requests       7  wanted nano-USD          8  ms that the slice holds
---       9  a slice is at most the n-th part of what is left
---       10 the last slice's id   11, 12  first and last number of its unused requests; 12 = 0: none
---       13 ms until a session expires      14 ms that a binding holds
---       15 least requests, 16 least nano-USD that such a part has to be; less is not lent
---       17 specs, see reserve.lua        18 s
+--       3  nano-USD that its requests in flight may cost     4  ms that the reservation holds
+--       5  wanted requests       6  wanted nano-USD          7  ms that the slice holds
+--       8  a slice is at most the n-th part of what is left
+--       9  the last slice's bucket, as it was answered      10 how many of its requests are left
+--       11 ms until a session expires      12 ms that a binding holds
+--       13 least requests, 14 least nano-USD that such a part has to be; less is not lent
+--       15 specs, see reserve.lua          16 s
 --       then 2 each per session: member, bound provider or ''
--- Answer {requests, nano-USD}, both 0 when there is too little to lend.
---
--- The requests of a slice count from the end of the slice on, the last moment at which one can begin: so no
--- window of 60 s ever holds more than the limit.
+-- Answer {requests, nano-USD, bucket}, the first two 0 when there is too little to lend.
 
-local slice, holder, keep, lease = ARGV[1], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local requests, nano, length, share = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local least, least_nano = tonumber(ARGV[15]), tonumber(ARGV[16])
-local last, sessions = tonumber(ARGV[12]), tonumber(ARGV[18])
-local specs = parse_all(17)
+local holder, keep, lease = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[4])
+local requests, nano, length, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local last_bucket, unused, sessions = ARGV[9], ARGV[10], tonumber(ARGV[16])
+local least, least_nano = tonumber(ARGV[13]), tonumber(ARGV[14])
+local bucket = math.floor((now + length) / LENT_BUCKET)
+local specs = parse_all(15)
 local n = #specs
 local entities = (#KEYS - n - sessions) / 2
 
@@ -34,25 +31,29 @@ local function entity_keys(entity) return KEYS[1 + n + 2 * entity], KEYS[2 + n +
 for i = 1, n do
   local spec, key = specs[i], KEYS[i]
   if spec.kind == 'r' then
-    for number = tonumber(ARGV[11]), last do redis.call('ZREM', key, ARGV[10] .. number) end
+    local at = lent_key(key)
+    if unused ~= '0' and redis.call('HEXISTS', at, last_bucket) == 1 then
+      redis.call('HINCRBY', at, last_bucket, '-' .. unused)
+      redis.call('HINCRBY', at, 'spent', '-' .. unused)
+    end
   elseif spec.kind == 's' then
     for session = 1, sessions do
-      redis.call('ZADD', key, now + tonumber(ARGV[13]), ARGV[17 + 2 * session])
+      redis.call('ZADD', key, now + tonumber(ARGV[11]), ARGV[15 + 2 * session])
     end
     if sessions > 0 then expire(key, spec.ttl) end
   end
 end
 for session = 1, sessions do
-  local provider = ARGV[18 + 2 * session]
+  local provider = ARGV[16 + 2 * session]
   if provider ~= '' then
-    redis.call('SET', KEYS[n + 2 * entities + session], provider, 'PX', ARGV[14])
+    redis.call('SET', KEYS[n + 2 * entities + session], provider, 'PX', ARGV[12])
   end
 end
 
 for i = 1, n do
   local spec = specs[i]
   if spec.kind == 'r' then
-    local count = read.r(KEYS[i], spec)
+    local count = spec.a > 0 and read.r(KEYS[i], spec) or spec.limit
     local part = math.floor((spec.limit - count) / share)
     requests = part < least and 0 or math.min(requests, part)
   elseif spec.money then
@@ -68,8 +69,13 @@ if requests < 1 or (entities > 0 and nano < 1) then requests, nano = 0, 0 end
 
 for i = 1, n do
   if specs[i].kind == 'r' and requests > 0 then
-    for number = 1, requests do redis.call('ZADD', KEYS[i], now + length, slice .. number) end
-    expire(KEYS[i], specs[i].ttl)
+    local at = lent_key(KEYS[i])
+    local row = redis.call('HMGET', at, 'tail', 'head')
+    redis.call('HINCRBY', at, bucket, string.format('%.0f', requests))
+    redis.call('HINCRBY', at, 'spent', string.format('%.0f', requests))
+    if not row[1] or bucket < tonumber(row[1]) then redis.call('HSET', at, 'tail', bucket) end
+    if not row[2] or bucket > tonumber(row[2]) then redis.call('HSET', at, 'head', bucket) end
+    expire(at, specs[i].ttl)
   end
 end
 for entity = 0, entities - 1 do
@@ -88,4 +94,4 @@ for entity = 0, entities - 1 do
     redis.call('PEXPIRE', amounts, lease + 60000)
   end
 end
-return {requests, nano}
+return {requests, nano, bucket}

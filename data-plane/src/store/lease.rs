@@ -10,7 +10,7 @@
 
 mod holder;
 
-pub(super) use self::holder::{Holder, Wish};
+pub(super) use self::holder::{Holder, Lent, Wish};
 
 use self::holder::Next;
 use super::{Ask, Settlement};

@@ -3,7 +3,7 @@
 //! A command waits `redis_timeout` at most and fails at once while there is no connection; the client goes on
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
-use super::lease::Wish;
+use super::lease::{Lent, Wish};
 use super::naming::{Keep, Pack, Parts, member_ttl, owners, words};
 use super::{
     Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Slot, Store, StoreError, ms,
@@ -145,8 +145,8 @@ impl RedisStore {
         Keep { session, reservation: self.reservation_ttl }
     }
 
-    /// Lends a slice of the counters; how many requests and nano-USD it holds.
-    pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<(i64, i64), StoreError> {
+    /// Lends a slice of the counters.
+    pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<Lent, StoreError> {
         let slot = Slot::User(wish.user);
         let words = words(slot, wish.counters, self.keep(self.session_ttl));
         let mut pack = Pack::new();
@@ -156,18 +156,16 @@ impl RedisStore {
             pack.binding_key(slot, Some(session));
         }
         let keys = pack.len();
-        pack.bytes(wish.slice.0.as_bytes());
-        pack.number(self.now(wish.now_ms));
         pack.bytes(wish.holder.0.as_bytes());
+        pack.number(self.now(wish.now_ms));
         pack.number(wish.keep.max(0));
         pack.number(ms(self.reservation_ttl));
         pack.number(wish.requests.max(0));
         pack.number(wish.nano.max(0));
         pack.number(wish.length_ms);
         pack.number(wish.share);
-        pack.bytes(wish.last.id.0.as_bytes());
-        pack.number(wish.last.used + 1);
-        pack.number(wish.last.requests);
+        pack.number(wish.last.bucket);
+        pack.number(wish.last.unused());
         pack.number(ms(self.session_ttl));
         pack.number(ms(self.session_ttl));
         pack.number(wish.least.0);
@@ -175,16 +173,16 @@ impl RedisStore {
         pack.specs(words.iter().map(|words| &**words));
         pack.number(i64::try_from(wish.sessions.len()).unwrap_or_default());
         for (session, provider) in wish.sessions {
-            pack.member(wish.slice, Some(session));
+            pack.member(wish.holder, Some(session));
             match provider {
                 Some(provider) => pack.number(provider.0),
                 None => pack.bytes(b""),
             }
         }
         match self.run(&self.lease, &pack.seal(), keys).await? {
-            Value::Array(words) if words.len() == 2 => {
+            Value::Array(words) if words.len() == 3 => {
                 let number = |at: usize| words[at].as_i64().ok_or_else(odd);
-                Ok((number(0)?, number(1)?))
+                Ok(Lent { requests: number(0)?, nano: number(1)?, bucket: number(2)? })
             }
             _ => Err(odd()),
         }

@@ -58,7 +58,8 @@ pub(super) fn read(input: &[u8], method: &Method) -> Result<Option<(Head, usize)
 fn headers(head: &[u8], found: &[httparse::Header<'_>]) -> Result<HeaderMap, Failure> {
     let bytes = Bytes::copy_from_slice(head);
     let start = head.as_ptr() as usize;
-    let mut headers = HeaderMap::with_capacity(found.len());
+    // With room for what is added for the caller: a map that grows hashes everything again.
+    let mut headers = HeaderMap::with_capacity(found.len() + 2);
     for header in found {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(odd)?;
         let at = header.value.as_ptr() as usize - start;

@@ -9,21 +9,21 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use uuid::Uuid;
 
 /// How long a slice holds: some ticks, so that a late one does not matter.
 const SLICE_MS: i64 = 400;
 /// Requests within a tick that make a key hot.
 const HOT: i64 = 4;
-/// A slice is sized for so many ticks.
-const TICKS: i64 = 4;
+/// A slice is sized for so many ticks. What is left of it is given back, so more costs room near a limit, and less
+/// sends requests to Redis whose number grows.
+const TICKS: i64 = 3;
 /// A slice is at most this part of what is left of a limit.
 const SHARE: i64 = 16;
 /// A share of fewer requests, or of money for fewer, is not lent: of a small limit, and near any limit, not one
 /// request may be refused because another worker holds it unused.
 const LEAST: i64 = 32;
-/// Requests of one slice: what the script writes at once.
-const MAX_REQUESTS: i64 = 2_048;
+/// Requests of one slice; what a key does more asks Redis.
+const MAX_REQUESTS: i64 = 100_000;
 /// How long a session that Redis has counted, and its binding, are taken as known.
 const FRESH_MS: i64 = 2_000;
 /// Sessions of one holder; requests of others ask Redis.
@@ -42,7 +42,6 @@ pub(in crate::store) struct Wish<'a> {
     pub(in crate::store) user: UserId,
     pub(in crate::store) now_ms: i64,
     pub(in crate::store) counters: &'a [Counter],
-    pub(in crate::store) slice: RequestId,
     pub(in crate::store) holder: RequestId,
     pub(in crate::store) keep: i64,
     pub(in crate::store) requests: i64,
@@ -55,18 +54,31 @@ pub(in crate::store) struct Wish<'a> {
     pub(in crate::store) sessions: &'a [(Arc<str>, Option<ProviderId>)],
 }
 
-/// What was lent: `used` of `requests`, and `nano` that is left.
+/// What Redis lent.
+#[derive(Clone, Copy)]
+pub(in crate::store) struct Lent {
+    pub(in crate::store) requests: i64,
+    pub(in crate::store) nano: i64,
+    /// Where Redis counts the requests; they are given back there.
+    pub(in crate::store) bucket: i64,
+}
+
+/// `used` of `requests` that were lent, and `nano` that is left.
 #[derive(Clone, Copy)]
 pub(in crate::store) struct Slice {
-    pub(in crate::store) id: RequestId,
-    pub(in crate::store) requests: i64,
-    pub(in crate::store) used: i64,
+    pub(in crate::store) bucket: i64,
+    requests: i64,
+    used: i64,
     nano: i64,
     until_ms: i64,
 }
 
 impl Slice {
-    const NONE: Self = Self { id: RequestId(Uuid::nil()), requests: 0, used: 0, nano: 0, until_ms: 0 };
+    const NONE: Self = Self { bucket: 0, requests: 0, used: 0, nano: 0, until_ms: 0 };
+
+    pub(in crate::store) fn unused(&self) -> i64 {
+        (self.requests - self.used).max(0)
+    }
 }
 
 struct Session {
@@ -119,14 +131,13 @@ pub(in crate::store) struct Holder {
     user: UserId,
     id: RequestId,
     counters: Counters,
-    /// Whether money is counted at all.
-    money: bool,
+    /// Those of them that count money.
+    money: Counters,
     state: RefCell<State>,
 }
 
 /// What [`Holder::plan`] decided.
 pub(in crate::store) struct Plan {
-    slice: RequestId,
     requests: i64,
     /// What one of them may cost.
     estimate: i64,
@@ -144,7 +155,7 @@ impl State {
             || self.unsent.is_some()
             || self.touched
             || self.reserved != self.in_flight
-            || self.slice.used < self.slice.requests
+            || self.slice.unused() > 0
     }
 }
 
@@ -153,7 +164,7 @@ impl Holder {
         Self {
             user: ask.user,
             id: fresh_id(ask.now_ms),
-            money: ask.counters.iter().any(Counter::is_money),
+            money: ask.counters.iter().filter(|counter| counter.is_money()).cloned().collect(),
             counters: ask.counters.iter().cloned().collect(),
             state: RefCell::new(State {
                 slice: Slice::NONE,
@@ -185,7 +196,7 @@ impl Holder {
         if ask.now_ms >= slice.until_ms || slice.used >= slice.requests {
             return None;
         }
-        if self.money && slice.nano < estimate.max(1) {
+        if self.counts_money() && slice.nano < estimate.max(1) {
             return None;
         }
         let bound = match ask.session {
@@ -225,7 +236,7 @@ impl Holder {
     }
 
     pub(super) fn end(&self, estimate: i64, actual: i64) {
-        let actual = if self.money { actual } else { 0 };
+        let actual = if self.counts_money() { actual } else { 0 };
         let mut state = self.state.borrow_mut();
         state.open = state.open.saturating_sub(1);
         state.in_flight -= estimate;
@@ -267,7 +278,7 @@ impl Holder {
 
     /// The counters that are charged.
     pub(in crate::store) fn money(&self) -> Counters {
-        self.counters.only(Counter::is_money)
+        self.money.clone()
     }
 
     /// Redis has it.
@@ -290,7 +301,7 @@ impl Holder {
         let requests = if hot { asked.saturating_mul(TICKS).min(MAX_REQUESTS) } else { 0 };
         let estimate = if hot { (estimates / asked).max(1) } else { 1 };
         let nano = estimate.saturating_mul(requests);
-        let closed = std::mem::replace(&mut state.slice, Slice { id: fresh_id(now_ms), ..Slice::NONE });
+        let closed = std::mem::replace(&mut state.slice, Slice::NONE);
         let mut sessions = Vec::new();
         for known in state.sessions.values_mut().filter(|known| known.touched) {
             known.touched = false;
@@ -298,16 +309,7 @@ impl Holder {
         }
         state.sessions.retain(|_, known| now_ms - known.confirmed_ms < FRESH_MS);
         state.touched = false;
-        Plan {
-            slice: state.slice.id,
-            requests,
-            estimate,
-            nano,
-            keep: state.in_flight.max(0),
-            closed,
-            sessions,
-            now_ms,
-        }
+        Plan { requests, estimate, nano, keep: state.in_flight.max(0), closed, sessions, now_ms }
     }
 
     /// The wish of a plan.
@@ -316,7 +318,6 @@ impl Holder {
             user: self.user,
             now_ms: plan.now_ms,
             counters: &self.counters,
-            slice: plan.slice,
             holder: self.id,
             keep: plan.keep,
             requests: plan.requests,
@@ -329,19 +330,17 @@ impl Holder {
         }
     }
 
-    /// Redis lent so much. `None`: it did not answer; what it may have lent is taken back with the next wish.
-    pub(in crate::store) fn lent(&self, plan: &Plan, lent: Option<(i64, i64)>) {
+    /// Redis lent so much. `None`: it did not answer; what it may have lent stays counted until it leaves the
+    /// window, because giving back what was not lent would let others have more than the limit.
+    pub(in crate::store) fn lent(&self, plan: &Plan, lent: Option<Lent>) {
         let mut state = self.state.borrow_mut();
         state.renewing = false;
-        let Some((requests, nano)) = lent else {
-            state.slice.requests = plan.requests;
-            return;
-        };
-        state.reserved = if self.money { plan.keep + nano } else { 0 };
+        let Some(lent) = lent else { return };
+        state.reserved = if self.counts_money() { plan.keep + lent.nano } else { 0 };
         // Requests may have ended meanwhile; together with what they left, no more than Redis reserved.
-        let nano = nano + plan.keep - state.in_flight - state.spent;
+        let nano = lent.nano + plan.keep - state.in_flight - state.spent;
         let until_ms = plan.now_ms + SLICE_MS;
-        state.slice = Slice { id: plan.slice, requests, used: 0, nano, until_ms };
+        state.slice = Slice { bucket: lent.bucket, requests: lent.requests, used: 0, nano, until_ms };
     }
 
     /// Nothing was asked.
@@ -371,6 +370,6 @@ impl Holder {
     }
 
     pub(super) fn counts_money(&self) -> bool {
-        self.money
+        !self.money.is_empty()
     }
 }
