@@ -165,13 +165,15 @@ impl Server {
         let metrics = Arc::clone(&self.settings.metrics);
         let service = Service::new(handler, peer, Rc::clone(&state), metrics);
         let serving = connection::serve(stream, service, state, self.settings.clone());
-        let task = tasks::spawn_local("connection", async move {
-            if let Err(ended) = serving.await {
+        // Not awaited in a block, which would hold the connection twice.
+        let ended = serving.map(move |ended| {
+            if let Err(ended) = ended {
                 seat.server.settings.metrics.connection_errors.increment(1);
                 tracing::debug!(%peer, %ended, "a caller's connection ended by a fault");
             }
             drop(seat);
         });
+        let task = tasks::spawn_local("connection", ended);
         state_of_task.belongs_to(task);
     }
 

@@ -69,10 +69,13 @@ where
     tokio::task::spawn_local(guarded(name, future)).abort_handle()
 }
 
-async fn guarded(name: &'static str, future: impl Future<Output = ()>) {
-    if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
-        tracing::error!(task = name, reason = reason(&*panic), "task died");
-    }
+/// Not an `async fn`: that would hold the future twice, as its argument and as what it waits for.
+fn guarded<F: Future<Output = ()>>(name: &'static str, future: F) -> impl Future<Output = ()> + use<F> {
+    AssertUnwindSafe(future).catch_unwind().map(move |ended| {
+        if let Err(panic) = ended {
+            tracing::error!(task = name, reason = reason(&*panic), "task died");
+        }
+    })
 }
 
 fn reason(panic: &(dyn Any + Send)) -> &str {

@@ -111,7 +111,8 @@ impl Limiter {
         if let Some(bound) = core.known(ask) {
             return Admission::Admitted { bound };
         }
-        match core.ask(&Reserve::of(ask)).await {
+        // Boxed, because the client's future is 10 KiB, which every request's would carry along.
+        match Box::pin(core.ask(&Reserve::of(ask))).await {
             Answer::Taken { bound } => {
                 core.learn(ask, bound);
                 Admission::Admitted { bound }
