@@ -1,7 +1,7 @@
 //! The HTTP face of the control plane: logins, the actions API, the fleet. Handlers parse their form, check
 //! it by `rules`, run one transaction of `db`, and answer.
 //!
-//! Depends on `rules`, `db` and the handles of `publish`. Never talks to a proxy or an upstream itself.
+//! Depends on `rules`, `db`, `outbound` and the handles of `publish`. Never talks to a proxy or an upstream itself.
 
 pub mod actions;
 pub mod answer;
@@ -22,6 +22,7 @@ pub use routes::configure;
 
 use crate::config::{KeyReveal, Secret};
 use crate::db::Pool;
+use crate::outbound::Outbound;
 use crate::publish;
 use chrono_tz::Tz;
 use contract::seal::Sealer;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub forwarded_hops: usize,
     /// How long a proxy that stayed away is still shown.
     pub forget: Duration,
+    /// Calls to the outside.
+    pub outbound: Outbound,
 }
 
 impl State {

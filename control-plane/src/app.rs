@@ -6,6 +6,7 @@ mod start;
 use crate::config::Config;
 use crate::db::{self, Pool};
 use crate::ingest::Ingest;
+use crate::outbound::{self, Outbound};
 use crate::publish::{Discovery, Fleet, Gate, HealthInbox, Newest, Reconciler, Wake, listen};
 use crate::tasks::Tasks;
 use crate::{api, jobs, ops};
@@ -35,6 +36,9 @@ pub enum Error {
     /// Postgres stayed away, or a migration failed.
     #[error("the database is not ready")]
     Database(#[from] db::Error),
+    /// TLS for calls to the outside cannot be set up.
+    #[error("calls to the outside are not possible")]
+    Outbound(#[from] outbound::Error),
     /// A port is taken, or an address is not ours.
     #[error("{variable}: cannot listen on {address}")]
     Bind {
@@ -83,7 +87,9 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     let ingest = Ingest::new(pool.clone(), config.ingest, tasks.clone());
     let (http, grpc, ops) = (listeners.http.address, listeners.grpc.address, listeners.ops.address);
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
-    let state = api::State::new(pool.clone(), settings(&config), wake, fleet.clone(), newest.clone());
+    let outbound = Outbound::new(config.outbound.clone())?;
+    let state =
+        api::State::new(pool.clone(), settings(&config, outbound), wake, fleet.clone(), newest.clone());
     let admin = serve_admin(&config, &tasks, listeners.http, Arc::new(state))?;
     let shown = ops::State {
         pool: pool.clone(),
@@ -96,7 +102,7 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     Ok(Bound { http, grpc, ops, fleet, newest, pool, tasks, admin, probes, limit: config.shutdown })
 }
 
-fn settings(config: &Config) -> api::Settings {
+fn settings(config: &Config, outbound: Outbound) -> api::Settings {
     let access = config.access.clone();
     api::Settings {
         admin_token: access.admin_token,
@@ -108,6 +114,7 @@ fn settings(config: &Config) -> api::Settings {
         body_timeout: config.admin.body_timeout,
         forwarded_hops: config.admin.forwarded_hops,
         forget: config.publish.forget,
+        outbound,
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Every wait and every bound of the process has its name here. Never logs a value.
 
+mod outbound;
 mod read;
 
+pub use outbound::{Allowed, Outbound};
 pub use read::{Invalid, Secret};
 
 use chrono_tz::Tz;
@@ -29,6 +31,8 @@ pub struct Config {
     pub ingest: Ingest,
     /// Background jobs.
     pub jobs: Jobs,
+    /// Calls to the outside.
+    pub outbound: Outbound,
     /// Logs and traces.
     pub observe: Observe,
     /// `TIME_ZONE`: decides days, weeks, months, chart buckets and date-only parameters.
@@ -216,6 +220,7 @@ impl Config {
                 retention_days: env.number("RETENTION_DAYS", 0)?,
                 period: env.seconds("JOBS_PERIOD_SECONDS", 3_600)?,
             },
+            outbound: Outbound::read(&env)?,
             observe: observe(&env)?,
             time_zone: env.parsed("TIME_ZONE", "UTC", "must be an IANA time zone such as Europe/Berlin")?,
             auto_migrate: env.flag("AUTO_MIGRATE", true)?,

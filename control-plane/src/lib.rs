@@ -9,6 +9,7 @@ pub mod db;
 pub mod ingest;
 pub mod jobs;
 pub mod ops;
+pub mod outbound;
 pub mod publish;
 pub mod rules;
 pub mod tasks;

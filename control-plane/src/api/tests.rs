@@ -2,7 +2,9 @@
 
 mod access;
 mod logs;
+mod mock;
 mod people;
+mod prices;
 mod upstreams;
 
 use super::{Settings, State, configure};
@@ -47,20 +49,26 @@ impl Api {
     }
 
     async fn with(key_reveal: KeyReveal) -> Self {
+        Self::made(|settings| settings.key_reveal = key_reveal).await
+    }
+
+    async fn made(change: impl FnOnce(&mut Settings)) -> Self {
         let pool = testing::database().await;
         let prices = r#"{"bundled-model":{"mode":"chat","input_cost_per_token":"0.000001"}}"#;
         first_start::prepare(&mut pool.write().await.unwrap(), prices).await.unwrap();
-        let settings = Settings {
+        let mut settings = Settings {
             admin_token: Secret::new(TOKEN),
             sealer: Sealer::from_hex(&"0f".repeat(32)).unwrap(),
-            key_reveal,
+            key_reveal: KeyReveal::Never,
             session_ttl: Duration::from_secs(3600),
             time_zone: chrono_tz::Asia::Shanghai,
             max_body: 100_000,
             body_timeout: Duration::from_secs(10),
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
+            outbound: mock::outbound("http://127.0.0.1:1/"),
         };
+        change(&mut settings);
         let newest = watch::channel(None).1;
         let state = State::new(pool, settings, publish::Wake::default(), publish::Fleet::default(), newest);
         Self { state: Data::new(state), bearer: Some(TOKEN.to_owned()) }

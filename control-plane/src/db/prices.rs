@@ -86,6 +86,22 @@ pub async fn exist(conn: &mut Conn, owner: i64) -> Result<bool, Error> {
     Ok(diesel::select(diesel::dsl::exists(any)).get_result(conn).await?)
 }
 
+/// Names of models that hold a conversation; of some vendors, or of all if none is named.
+pub async fn chat_models(conn: &mut Conn, owner: i64, vendors: &[&str]) -> Result<Vec<String>, Error> {
+    let mode = diesel::dsl::sql::<Text>("coalesce(data->>'mode', '')");
+    let vendor = diesel::dsl::sql::<Text>("coalesce(data->>'litellm_provider', '')");
+    let mut query = dsl::prices
+        .filter(dsl::owner_id.eq(owner).and(dsl::deleted_at.is_null()))
+        .filter(mode.eq_any(["chat", "responses", "completion"]))
+        .order(dsl::model_name)
+        .select(dsl::model_name)
+        .into_boxed();
+    if !vendors.is_empty() {
+        query = query.filter(vendor.eq_any(vendors.to_vec()));
+    }
+    Ok(query.load(conn).await?)
+}
+
 /// What is stored under some names.
 pub async fn of_models(
     conn: &mut Conn,

@@ -197,6 +197,21 @@ codes! {
     /// A price table of another shape.
     PriceObject = "INVALID_FORMAT", 400, "the price table must be a JSON object", "价格表必须是一个JSON对象";
 
+    /// A URL that nothing can be sent to.
+    OutboundUrl = "INVALID_FORMAT", 400, "the URL must begin with http:// or https://", "URL 必须以 http:// 或 https:// 开头";
+    /// A name without an address.
+    OutboundResolve = "DELIVERY_FAILED", 400, "the name {host} could not be resolved", "无法解析域名 {host}";
+    /// An address that is not public.
+    OutboundInternal = "URL_NOT_ALLOWED", 400, "{host} is not a public address; OUTBOUND_ALLOW can permit it", "{host} 不是公网地址，可通过 OUTBOUND_ALLOW 放行";
+    /// No connection.
+    OutboundUnreachable = "DELIVERY_FAILED", 400, "the host could not be reached", "无法连接目标主机";
+    /// No answer in time.
+    OutboundTimeout = "DELIVERY_FAILED", 400, "there was no answer within {ms} ms", "目标主机在 {ms} 毫秒内没有响应";
+    /// An answer that is no success.
+    OutboundStatus = "DELIVERY_FAILED", 400, "the answer was HTTP {status}", "目标主机返回 HTTP {status}";
+    /// An answer without end.
+    OutboundTooLarge = "DELIVERY_FAILED", 400, "the answer is larger than {max} bytes", "响应超过 {max} 字节";
+
     /// Postgres cannot be reached or has no time.
     Unavailable = "SERVICE_UNAVAILABLE", 503, "the database cannot be reached; try again", "数据库暂时不可用，请稍后重试";
     /// Anything else; the log knows more.

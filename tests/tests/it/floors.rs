@@ -32,6 +32,7 @@ const CONTROL_PLANE: Floors = &[
     ("db", 2),
     ("rules", 2),
     ("compile", 3),
+    ("outbound", 3),
     ("publish", 4),
     ("ingest", 4),
     ("jobs", 4),

@@ -1,25 +1,20 @@
 //! Prices by page, as USD per million tokens and as LiteLLM's fields.
 
+use super::view::{PriceView, SOURCES};
 use crate::api::answer::{Envelope, Failures, Reply};
 use crate::api::auth::LoggedIn;
 use crate::api::{Answer, Ask, State};
-use crate::db::prices::{self, Filter, Price};
+use crate::db::prices::{self, Filter};
+use crate::rules::Refusal;
 use crate::rules::form::form;
-use crate::rules::time::iso;
-use crate::rules::{Exact, Refusal, price};
 use actix_web::post;
 use actix_web::web::Data;
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde::Serialize;
 
 /// Rows of a page, if nothing is said.
 const PAGE: i64 = 50;
 /// Most rows of a page.
 const PAGE_MAX: i64 = 500;
-/// Sources as they are shown, each with what the table calls them.
-const SOURCES: &[(&str, &[&str])] =
-    &[("litellm", &["bundled", "litellm", "upload"]), ("manual", &["manual"]), ("cloud", &[])];
-
 form! {
     /// One page.
     #[schema(example = json!({"page": 1, "pageSize": 50, "search": "claude"}))]
@@ -67,60 +62,6 @@ pub struct PricePage {
     page_size: i64,
     #[schema(example = 3)]
     total_pages: i64,
-}
-
-/// The prices of a model, in USD per million tokens.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PriceView {
-    id: i64,
-    #[schema(example = "claude-3-5-sonnet-20241022")]
-    model_name: String,
-    #[schema(value_type = Option<f64>, example = 3)]
-    input_price: Option<Exact>,
-    #[schema(value_type = Option<f64>, example = 15)]
-    output_price: Option<Exact>,
-    #[schema(value_type = Option<f64>, example = 3.75)]
-    cache_creation_input_price: Option<Exact>,
-    #[schema(value_type = Option<f64>, example = 0.3)]
-    cache_read_input_price: Option<Exact>,
-    /// LiteLLM's fields, USD per token.
-    #[schema(value_type = Object)]
-    price_data: Litellm,
-    #[schema(example = "litellm")]
-    source: &'static str,
-    #[schema(format = DateTime)]
-    created_at: String,
-    #[schema(format = DateTime)]
-    updated_at: String,
-}
-
-/// Prices with all their digits, as JSON numbers.
-#[derive(Debug)]
-pub struct Litellm(Value);
-
-impl Serialize for Litellm {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        price::shown(&self.0).serialize(serializer)
-    }
-}
-
-impl From<Price> for PriceView {
-    fn from(row: Price) -> Self {
-        let shown = SOURCES.iter().find(|(_, stored)| stored.contains(&row.source.as_str()));
-        Self {
-            id: row.id,
-            model_name: row.model_name,
-            input_price: price::per_million(&row.data, "input_cost_per_token"),
-            output_price: price::per_million(&row.data, "output_cost_per_token"),
-            cache_creation_input_price: price::per_million(&row.data, "cache_creation_input_token_cost"),
-            cache_read_input_price: price::per_million(&row.data, "cache_read_input_token_cost"),
-            source: shown.map_or("litellm", |(shown, _)| shown),
-            created_at: iso(row.created_at),
-            updated_at: iso(row.updated_at),
-            price_data: Litellm(row.data),
-        }
-    }
 }
 
 /// List prices by page

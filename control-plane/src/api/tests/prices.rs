@@ -1,0 +1,80 @@
+//! Prices that come from elsewhere.
+
+use super::mock::{Mock, outbound};
+use super::*;
+use crate::db::schema::prices;
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use serde_json::json;
+
+async fn set_source(api: &Api, model: &str, source: &str) {
+    let mut conn = api.state.pool.write().await.unwrap();
+    let row = prices::table.filter(prices::model_name.eq(model));
+    let changed = diesel::update(row).set(prices::source.eq(source)).execute(&mut conn).await.unwrap();
+    assert_eq!(changed, 1);
+}
+
+#[actix_web::test]
+async fn a_sync_takes_the_remote_table_and_leaves_manual_prices() {
+    let table = json!({
+        "sample_spec": {"mode": "x"},
+        "bundled-model": {"mode": "chat", "input_cost_per_token": 2e-6},
+        "mine": {"mode": "chat", "input_cost_per_token": 9e-6},
+        "new-claude": {"mode": "chat", "litellm_provider": "anthropic", "input_cost_per_token": 3e-6},
+        "new-embedding": {"mode": "embedding", "input_cost_per_token": 1e-7},
+        "broken": {"mode": "chat", "input_cost_per_token": -1},
+    });
+    let mock = Mock::start(200, &table.to_string()).await;
+    let api = Api::made(|settings| settings.outbound = outbound(&mock.url)).await;
+    let mine = json!({"jsonContent": r#"{"mine":{"mode":"chat","input_cost_per_token":1e-6}}"#});
+    api.data("model-prices/uploadPriceTable", &mine.to_string()).await;
+    set_source(&api, "mine", "manual").await;
+
+    let answer = api.data("model-prices/syncLiteLLMPrices", "").await;
+    assert_eq!(answer["source"], "remote");
+    assert_eq!(answer["added"], json!(["new-claude", "new-embedding"]));
+    assert_eq!(answer["updated"], json!(["bundled-model"]));
+    assert_eq!((&answer["skippedConflicts"], &answer["failed"]), (&json!(["mine"]), &json!(["broken"])));
+    assert_eq!(answer["reason"], Value::Null);
+    assert!(mock.requests()[0].starts_with("GET /hook HTTP/1.1"));
+
+    let rows = api.data("model-prices/getModelPrices", "").await;
+    let price = |model: &str| {
+        rows.as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["modelName"] == model)
+            .map(|row| row["inputPrice"].clone())
+    };
+    assert_eq!((price("mine"), price("bundled-model")), (Some(json!(1)), Some(json!(2))));
+
+    let available = "model-prices/getAvailableModelsByProviderType";
+    assert_eq!(api.data(available, "").await, json!(["bundled-model", "mine", "new-claude"]));
+    assert_eq!(api.data(available, r#"{"providerType":"claude"}"#).await, json!(["new-claude"]));
+    assert_eq!(api.refused(available, r#"{"providerType":"x"}"#).await, code(400, "INVALID_FORMAT"));
+
+    let listed = api.data("model-prices/syncLiteLLMPrices", r#"{"overwriteManual":["mine"]}"#).await;
+    assert_eq!(listed["updated"], json!(["mine"]));
+}
+
+#[actix_web::test]
+async fn a_sync_without_the_remote_table_falls_back_and_takes_nothing_back() {
+    let mock = Mock::start(500, "no").await;
+    let api = Api::made(|settings| settings.outbound = outbound(&mock.url)).await;
+    let ours =
+        json!({"jsonContent": r#"{"claude-sonnet-4-20250514":{"mode":"chat","input_cost_per_token":1}}"#});
+    api.data("model-prices/uploadPriceTable", &ours.to_string()).await;
+    let answer = api.data("model-prices/syncLiteLLMPrices", "").await;
+    assert_eq!(
+        (&answer["source"], &answer["reason"]),
+        (&json!("bundled"), &json!("the answer was HTTP 500"))
+    );
+    assert!(answer["added"].as_array().unwrap().len() > 100);
+    assert_eq!(answer["updated"], json!([]), "what came from elsewhere stays");
+    let garbage = Mock::start(200, "[]").await;
+    let api = Api::made(|settings| settings.outbound = outbound(&garbage.url)).await;
+    assert_eq!(api.data("model-prices/syncLiteLLMPrices", "").await["source"], "bundled");
+    let internal = Api::made(|settings| settings.outbound = outbound("http://127.0.0.2:1/")).await;
+    let reason = internal.data("model-prices/syncLiteLLMPrices", "").await["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("OUTBOUND_ALLOW"), "{reason}");
+}
