@@ -66,6 +66,8 @@ pub struct Settings {
     pub forwarded_hops: usize,
     /// How long a proxy that stayed away is still shown.
     pub forget: Duration,
+    /// How long a refresh waits for the proxies.
+    pub refresh_wait: Duration,
     /// Calls to the outside.
     pub outbound: Outbound,
 }

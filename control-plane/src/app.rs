@@ -114,6 +114,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         body_timeout: config.admin.body_timeout,
         forwarded_hops: config.admin.forwarded_hops,
         forget: config.publish.forget,
+        refresh_wait: config.admin.refresh_wait,
         outbound,
     }
 }

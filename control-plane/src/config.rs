@@ -130,6 +130,8 @@ pub struct Admin {
     /// `FORWARDED_HOPS`: how many proxies in front append to `X-Forwarded-For`; 0: none is believed. Too high,
     /// and a caller can name its own address.
     pub forwarded_hops: usize,
+    /// `REFRESH_WAIT_MS`: how long `refreshCacheAction` waits for the proxies to act on the newest change.
+    pub refresh_wait: Duration,
 }
 
 /// Config push.
@@ -209,6 +211,7 @@ impl Config {
                 max_body: env.count("MAX_BODY_BYTES", 10 << 20)?,
                 body_timeout: env.millis("BODY_TIMEOUT_MS", 10_000)?,
                 forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
+                refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
             },
             publish: publish(&env)?,
             ingest: Ingest {

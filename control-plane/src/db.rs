@@ -23,6 +23,7 @@ mod sql;
 pub mod testing;
 pub mod usage;
 pub mod users;
+pub mod words;
 
 pub use pool::{Conn, Pool};
 

@@ -5,5 +5,6 @@ pub mod keys;
 pub mod limits;
 pub mod model_prices;
 pub mod providers;
+pub mod sensitive_words;
 pub mod usage_logs;
 pub mod users;

@@ -1,6 +1,6 @@
 //! The one list of endpoints: what is mounted is what is documented.
 
-use super::actions::{health, keys, model_prices, providers, usage_logs, users};
+use super::actions::{health, keys, model_prices, providers, sensitive_words, usage_logs, users};
 use super::auth::{self, login};
 use super::error::Failure;
 use super::{error, fleet, openapi};
@@ -40,6 +40,8 @@ endpoints! {
     providers::add_provider::add_provider,
     providers::edit_provider::edit_provider,
     providers::remove_provider::remove_provider,
+    providers::get_providers_health_status::get_providers_health_status,
+    providers::reset_provider_circuit::reset_provider_circuit,
     model_prices::get_model_prices::get_model_prices,
     model_prices::get_model_prices_paginated::get_model_prices_paginated,
     model_prices::upload_price_table::upload_price_table,
@@ -47,6 +49,12 @@ endpoints! {
     model_prices::get_available_models_by_provider_type::get_available_models_by_provider_type,
     model_prices::has_price_table::has_price_table,
     usage_logs::get_usage_logs::get_usage_logs,
+    sensitive_words::list_sensitive_words::list_sensitive_words,
+    sensitive_words::create_sensitive_word::create_sensitive_word,
+    sensitive_words::update_sensitive_word::update_sensitive_word,
+    sensitive_words::delete_sensitive_word::delete_sensitive_word,
+    sensitive_words::refresh_cache::refresh_cache,
+    sensitive_words::get_cache_stats::get_cache_stats,
     fleet::fleet,
     openapi::openapi,
     health::health,

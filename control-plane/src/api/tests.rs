@@ -6,6 +6,7 @@ mod mock;
 mod people;
 mod prices;
 mod upstreams;
+mod words;
 
 use super::{Settings, State, configure};
 use crate::config::{KeyReveal, Secret};
@@ -66,6 +67,7 @@ impl Api {
             body_timeout: Duration::from_secs(10),
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
+            refresh_wait: Duration::from_secs(5),
             outbound: mock::outbound("http://127.0.0.1:1/"),
         };
         change(&mut settings);

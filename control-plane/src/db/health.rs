@@ -137,21 +137,72 @@ async fn disable_in_tx(conn: &mut Conn, id: i64, generation: Generation) -> Resu
     Ok(())
 }
 
+/// How far a person's reset goes ahead: reports that are under way when it is made stay behind it.
+const RESET_STEP: i64 = 1_000;
+
 /// Closes a provider's circuit under the caller's generation: a person switched it on or reset it. Proxies
-/// take it because its epoch is higher than that of every report before.
-pub async fn reset_in_tx(conn: &mut Conn, provider_id: i64, generation: Generation) -> Result<(), Error> {
-    diesel::update(provider_health::table.filter(provider_health::provider_id.eq(provider_id)))
+/// take it because its epoch is higher than that of every report before, and forget what they counted.
+pub async fn reset_in_tx(
+    conn: &mut Conn,
+    owner_id: i64,
+    provider_id: i64,
+    generation: Generation,
+) -> Result<(), Error> {
+    let row = Row {
+        provider_id,
+        owner_id,
+        state: word(CircuitState::Closed),
+        until: None,
+        reason: "manual".to_owned(),
+        failures: 0,
+        last_failure_at: None,
+        epoch: RESET_STEP,
+        generation: generation.0,
+    };
+    diesel::insert_into(provider_health::table)
+        .values(&row)
+        .on_conflict(provider_health::provider_id)
+        .do_update()
         .set((
             provider_health::state.eq(word(CircuitState::Closed)),
             provider_health::until.eq(None::<DateTime<Utc>>),
             provider_health::reason.eq("manual"),
             provider_health::failures.eq(0),
-            provider_health::epoch.eq(provider_health::epoch + 1),
+            provider_health::epoch.eq(provider_health::epoch + RESET_STEP),
             provider_health::generation.eq(generation.0),
         ))
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// What is known of one provider.
+#[expect(missing_docs, reason = "the migration carries the documentation")]
+#[derive(Clone, Debug, Queryable)]
+pub struct Known {
+    pub provider_id: i64,
+    pub state: Option<String>,
+    pub until: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+    pub failures: Option<i32>,
+    pub last_failure_at: Option<DateTime<Utc>>,
+}
+
+/// Every provider of an owner, with what was reported of it.
+pub async fn of_owner(conn: &mut Conn, owner: i64) -> Result<Vec<Known>, Error> {
+    let query = providers::table
+        .left_join(provider_health::table.on(provider_health::provider_id.eq(providers::id)))
+        .filter(providers::owner_id.eq(owner).and(providers::deleted_at.is_null()))
+        .order(providers::id)
+        .select((
+            providers::id,
+            provider_health::state.nullable(),
+            provider_health::until.nullable(),
+            provider_health::reason.nullable(),
+            provider_health::failures.nullable(),
+            provider_health::last_failure_at.nullable(),
+        ));
+    Ok(query.load(conn).await?)
 }
 
 #[cfg(test)]
@@ -197,7 +248,8 @@ mod tests {
 
         assert_eq!(store(conn, &[report(3, CircuitState::Disabled, 3)]).await, 1);
         assert_eq!(stored(conn).await, ("disabled".to_owned(), 3, false));
-        reset_in_tx(conn, 3, Generation(9)).await.expect("reset");
-        assert_eq!(stored(conn).await, ("closed".to_owned(), 4, false));
+        reset_in_tx(conn, 1, 3, Generation(9)).await.expect("reset");
+        assert_eq!(stored(conn).await, ("closed".to_owned(), 1003, false));
+        assert_eq!(store(conn, &[report(3, CircuitState::Open, 4)]).await, 0, "it was under way");
     }
 }

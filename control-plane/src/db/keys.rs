@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use diesel::dsl::now;
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use diesel_async::RunQueryDsl;
 
 type Time = Option<DateTime<Utc>>;
@@ -117,6 +118,23 @@ pub async fn update_in_tx(
     let target = dsl::keys.filter(dsl::owner_id.eq(owner).and(dsl::id.eq(id)).and(dsl::deleted_at.is_null()));
     let change = (change, dsl::updated_at.eq(now));
     Ok(diesel::update(target).set(change).returning(Key::as_returning()).get_result(conn).await.optional()?)
+}
+
+/// No limit of a user's keys above the one of the user: lowers those that are. A limit of 0 is none. Says how
+/// many keys changed.
+pub async fn lower_to_user_in_tx(
+    conn: &mut Conn,
+    owner: i64,
+    user: i64,
+    generation: i64,
+) -> Result<usize, Error> {
+    let update = diesel::sql_query(include_str!("keys/lower_to_user.sql"));
+    Ok(update
+        .bind::<BigInt, _>(owner)
+        .bind::<BigInt, _>(user)
+        .bind::<BigInt, _>(generation)
+        .execute(conn)
+        .await?)
 }
 
 /// Deletes softly, and lets go of the sealed copy.

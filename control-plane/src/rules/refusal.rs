@@ -197,6 +197,17 @@ codes! {
     /// A price table of another shape.
     PriceObject = "INVALID_FORMAT", 400, "the price table must be a JSON object", "价格表必须是一个JSON对象";
 
+    /// No such word.
+    NoWord = "NOT_FOUND", 400, "the sensitive word does not exist", "敏感词不存在";
+    /// A word without text.
+    WordEmpty = "REQUIRED_FIELD", 400, "word must not be empty", "敏感词不能为空";
+    /// Not one of the three kinds.
+    WordMatchType = "INVALID_FORMAT", 400, "matchType must be contains, exact or regex", "无效的匹配类型";
+    /// An expression that does not compile.
+    WordRegex = "INVALID_FORMAT", 400, "the regular expression is not valid", "无效的正则表达式";
+    /// Too many words.
+    WordsMax = "LIMIT_EXCEEDED", 400, "there may be at most {max} sensitive words", "敏感词最多 {max} 个";
+
     /// A URL that nothing can be sent to.
     OutboundUrl = "INVALID_FORMAT", 400, "the URL must begin with http:// or https://", "URL 必须以 http:// 或 https:// 开头";
     /// A name without an address.

@@ -4,5 +4,7 @@ pub mod add_provider;
 pub mod edit_provider;
 mod form;
 pub mod get_providers;
+pub mod get_providers_health_status;
 pub mod remove_provider;
+pub mod reset_provider_circuit;
 mod view;

@@ -127,6 +127,18 @@ async fn case_8_limits_of_key_and_user() {
     let edited = api.data("keys/editKey", &edit).await;
     assert_eq!((&edited["limit5hUsd"], &edited["name"]), (&json!(null), &json!("c")));
     assert_eq!(edited["cacheTtlPreference"], "1h");
+
+    // A user's limit that comes down takes the keys' with it, and never lifts one.
+    let edit =
+        json!({"userId": user, "limitMonthlyUsd": 1000, "limit5hUsd": 4, "limitConcurrentSessions": 1});
+    api.data("users/editUser", &edit.to_string()).await;
+    let keys = api.data("keys/getKeys", &json!({"userId": user}).to_string()).await;
+    let shown = |name: &str, field: &str| {
+        let keys = keys.as_array().unwrap();
+        keys.iter().find(|key| key["name"] == name).map(|key| key[field].clone()).unwrap()
+    };
+    assert_eq!((shown("b", "limitMonthlyUsd"), shown("c", "limitMonthlyUsd")), (json!(1000), json!(null)));
+    assert_eq!((shown("c", "limit5hUsd"), shown("c", "limitConcurrentSessions")), (json!(null), json!(0)));
 }
 
 #[actix_web::test]

@@ -179,3 +179,54 @@ async fn a_new_credential_switches_a_refused_provider_on_again() {
     let fresh = api.data("providers/editProvider", &fresh).await;
     assert_eq!((&fresh["isEnabled"], &fresh["disabledReason"]), (&json!(true), &json!(null)));
 }
+
+#[actix_web::test]
+async fn health_is_shown_to_anybody_and_reset_by_admins() {
+    use crate::db::health;
+    use contract::ids::ProviderId;
+    use contract::table::{CircuitState, Health};
+    let api = Api::new().await;
+    let add = r#"{"name":"x","url":"https://secret.example","key":"sk-revoked-1"}"#;
+    let id = api.data("providers/addProvider", add).await["id"].as_i64().unwrap();
+    let user = api.data("users/addUser", r#"{"name":"Alice"}"#).await;
+    let login = json!({"key": user["defaultKey"]["key"]}).to_string();
+    let login = TestRequest::post().uri("/api/auth/login").set_payload(login);
+    let cookie = api.anonymous().send(login).await.header("set-cookie").to_owned();
+    let alice = api.by(cookie.split(';').next().unwrap().trim_start_matches("session="));
+    let shown = async || alice.data("providers/getProvidersHealthStatus", "").await[id.to_string()].clone();
+    let well = json!({"circuitState": "closed", "failureCount": 0, "lastFailureTime": null,
+        "circuitOpenUntil": null, "recoveryMinutes": null, "reason": null});
+    assert_eq!(shown().await, well);
+
+    let report = async |state, until_ms: Option<i64>, epoch| {
+        let reason = "failures".to_owned();
+        let health = Health { provider_id: ProviderId(id), state, until_ms, reason, failures: 5, epoch };
+        let mut conn = api.state.pool.write().await.unwrap();
+        health::store_in_tx(&mut conn, &[health]).await.unwrap();
+    };
+    let now = chrono::Utc::now().timestamp_millis();
+    report(CircuitState::Open, Some(now + 1_790_000), 1).await;
+    let open = shown().await;
+    assert_eq!((&open["circuitState"], &open["failureCount"]), (&json!("open"), &json!(5)));
+    assert_eq!((&open["circuitOpenUntil"], &open["recoveryMinutes"]), (&json!(now + 1_790_000), &json!(30)));
+    assert!(open["lastFailureTime"].as_i64().is_some_and(|at| at >= now));
+    report(CircuitState::Open, Some(now - 1), 2).await;
+    assert_eq!(shown().await["circuitState"], "half-open", "its time is over");
+
+    report(CircuitState::Disabled, None, 3).await;
+    assert_eq!(shown().await["circuitState"], "open");
+    let ask = json!({"providerId": id}).to_string();
+    assert_eq!(alice.refused("providers/resetProviderCircuit", &ask).await, code(403, "PERMISSION_DENIED"));
+    assert_eq!(api.data("providers/getProviders", "").await[0]["isEnabled"], false);
+    let reset = api.act("providers/resetProviderCircuit", &ask).await;
+    assert_eq!(reset.status, 200, "{}", reset.text);
+    assert!(reset.body["generation"].is_i64());
+    assert_eq!(
+        (&shown().await["circuitState"], &shown().await["failureCount"]),
+        (&json!("closed"), &json!(0))
+    );
+    let provider = api.data("providers/getProviders", "").await[0].clone();
+    assert_eq!((&provider["isEnabled"], &provider["disabledReason"]), (&json!(true), &json!(null)));
+    let gone = r#"{"providerId":999}"#;
+    assert_eq!(api.refused("providers/resetProviderCircuit", gone).await, code(400, "NOT_FOUND"));
+}

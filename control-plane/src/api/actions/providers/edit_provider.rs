@@ -54,7 +54,7 @@ pub async fn edit_provider(admin: Admin, state: Data<State>, ask: Ask<EditProvid
             let row = providers::update_in_tx(conn, caller.owner, id, &change).await?;
             let row = row.ok_or(Code::NoProvider)?;
             if change.disabled_reason.is_some() {
-                health::reset_in_tx(conn, id, Generation(write.generation)).await?;
+                health::reset_in_tx(conn, caller.owner, id, Generation(write.generation)).await?;
             }
             let details = json!({"name": row.name, "fields": fields});
             let closed = write.close_in_tx(conn, caller, ("provider", Some(id)), details).await?;

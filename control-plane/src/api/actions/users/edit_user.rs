@@ -6,6 +6,7 @@ use crate::api::answer::{Envelope, Failures, Reply};
 use crate::api::audit::Write;
 use crate::api::auth::Admin;
 use crate::api::{Answer, Ask, Failure, State};
+use crate::db::keys;
 use crate::db::users::{self, Change};
 use crate::rules::Code;
 use crate::rules::form::form;
@@ -28,6 +29,8 @@ form! {
 }
 
 /// Edit a user (admin)
+///
+/// Limits of its keys that would be above its own are lowered to them.
 #[utoipa::path(tag = "users", operation_id = "editUser", request_body = EditUser, responses(
     (status = 200, description = "The user as it is now", body = Envelope<UserView>), Failures))]
 #[post("/actions/users/editUser")]
@@ -46,7 +49,8 @@ pub async fn edit_user(admin: Admin, state: Data<State>, ask: Ask<EditUser>) -> 
                 return Err(Code::OwnerProtected.into());
             }
             let user = users::update_in_tx(conn, caller.owner, id, &change).await?.ok_or(Code::NoUser)?;
-            let details = json!({"name": user.name, "fields": fields});
+            let lowered = keys::lower_to_user_in_tx(conn, caller.owner, id, write.generation).await?;
+            let details = json!({"name": user.name, "fields": fields, "keysLowered": lowered});
             let closed = write.close_in_tx(conn, caller, ("user", Some(id)), details).await?;
             Ok((UserView::from(user), closed))
         })

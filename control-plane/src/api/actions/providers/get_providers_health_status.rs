@@ -1,0 +1,78 @@
+//! Which providers rest, and until when.
+
+use crate::api::answer::{Envelope, Failures, Reply};
+use crate::api::ask::Nothing;
+use crate::api::auth::LoggedIn;
+use crate::api::{Answer, Ask, State};
+use crate::db::health::{self, Known};
+use actix_web::post;
+use actix_web::web::Data;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Milliseconds of a minute.
+const MINUTE: i64 = 60_000;
+
+/// The circuit of one provider.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CircuitView {
+    /// `closed`, `open` or `half-open`.
+    #[schema(example = "open")]
+    circuit_state: &'static str,
+    /// Failures in a row.
+    #[schema(example = 5)]
+    failure_count: i32,
+    /// Unix milliseconds.
+    last_failure_time: Option<i64>,
+    /// Unix milliseconds; null where only a person can close it.
+    circuit_open_until: Option<i64>,
+    /// From now on, rounded up.
+    #[schema(example = 30)]
+    recovery_minutes: Option<i64>,
+    /// Why it is open: `failures`, `rate_limited`, `credential` …
+    #[schema(example = "failures")]
+    reason: Option<String>,
+}
+
+impl CircuitView {
+    fn of(known: Known, now: DateTime<Utc>) -> Self {
+        let until = known.until.filter(|until| *until > now);
+        let state = match known.state.as_deref() {
+            Some("disabled") => "open",
+            // Its time is over: the next request is its trial.
+            Some("open") if until.is_none() && known.until.is_some() => "half-open",
+            Some("open") => "open",
+            Some("half-open") => "half-open",
+            _ => "closed",
+        };
+        let until = until.filter(|_| state == "open").map(|until| until.timestamp_millis());
+        Self {
+            circuit_state: state,
+            failure_count: known.failures.unwrap_or_default(),
+            last_failure_time: known.last_failure_at.map(|at| at.timestamp_millis()),
+            circuit_open_until: until,
+            recovery_minutes: until.map(|until| (until - now.timestamp_millis() + MINUTE - 1) / MINUTE),
+            reason: known.reason.filter(|reason| !reason.is_empty() && state != "closed"),
+        }
+    }
+}
+
+/// Show the circuits of all providers, by provider id
+#[utoipa::path(tag = "providers", operation_id = "getProvidersHealthStatus", request_body = Nothing, responses(
+    (status = 200, description = "A circuit per provider id", body = Envelope<BTreeMap<String, CircuitView>>),
+    Failures))]
+#[post("/actions/providers/getProvidersHealthStatus")]
+pub async fn get_providers_health_status(
+    caller: LoggedIn,
+    state: Data<State>,
+    _ask: Ask<Nothing>,
+) -> Reply<BTreeMap<String, CircuitView>> {
+    let mut conn = state.pool.read().await?;
+    let known = health::of_owner(&mut conn, caller.0.owner).await?;
+    let now = Utc::now();
+    let circuits =
+        known.into_iter().map(|known| (known.provider_id.to_string(), CircuitView::of(known, now)));
+    Ok(Answer::read(circuits.collect()))
+}

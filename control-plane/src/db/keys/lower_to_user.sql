@@ -1,0 +1,28 @@
+-- $1 owner, $2 user, $3 generation. No limit of a key above the one of its user; 0 and null are no limit.
+WITH lowered AS (
+    SELECT
+        k.id,
+        CASE WHEN u.limit_5h_usd > 0 AND k.limit_5h_usd > u.limit_5h_usd
+            THEN u.limit_5h_usd ELSE k.limit_5h_usd END AS usd_5h,
+        CASE WHEN u.limit_daily_usd > 0 AND k.limit_daily_usd > u.limit_daily_usd
+            THEN u.limit_daily_usd ELSE k.limit_daily_usd END AS usd_daily,
+        CASE WHEN u.limit_weekly_usd > 0 AND k.limit_weekly_usd > u.limit_weekly_usd
+            THEN u.limit_weekly_usd ELSE k.limit_weekly_usd END AS usd_weekly,
+        CASE WHEN u.limit_monthly_usd > 0 AND k.limit_monthly_usd > u.limit_monthly_usd
+            THEN u.limit_monthly_usd ELSE k.limit_monthly_usd END AS usd_monthly,
+        CASE WHEN u.limit_total_usd > 0 AND k.limit_total_usd > u.limit_total_usd
+            THEN u.limit_total_usd ELSE k.limit_total_usd END AS usd_total,
+        CASE WHEN u.limit_concurrent_sessions > 0 AND k.limit_concurrent_sessions > u.limit_concurrent_sessions
+            THEN u.limit_concurrent_sessions ELSE k.limit_concurrent_sessions END AS sessions
+    FROM keys AS k JOIN users AS u ON u.id = k.user_id
+    WHERE k.owner_id = $1 AND k.user_id = $2 AND k.deleted_at IS NULL
+)
+UPDATE keys AS k SET
+    limit_5h_usd = l.usd_5h, limit_daily_usd = l.usd_daily, limit_weekly_usd = l.usd_weekly,
+    limit_monthly_usd = l.usd_monthly, limit_total_usd = l.usd_total, limit_concurrent_sessions = l.sessions,
+    generation = $3, updated_at = now()
+FROM lowered AS l
+WHERE l.id = k.id AND (
+    k.limit_5h_usd, k.limit_daily_usd, k.limit_weekly_usd, k.limit_monthly_usd, k.limit_total_usd,
+    k.limit_concurrent_sessions
+) IS DISTINCT FROM (l.usd_5h, l.usd_daily, l.usd_weekly, l.usd_monthly, l.usd_total, l.sessions)
