@@ -81,13 +81,21 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     let (sender, newest) = watch::channel(None);
     start_publishing(&config, &tasks, &pool, &wake, sender);
     start_storing(&config, &tasks, &pool, &wake, (&fleet, &health));
+    let outbound = Outbound::new(config.outbound.clone())?;
+    let notifier = jobs::notify::Notifier {
+        pool: pool.clone(),
+        outbound: outbound.clone(),
+        sealer: config.access.sealer.clone(),
+        time_zone: config.time_zone,
+        settings: config.notify,
+    };
+    jobs::notify::start(&tasks, &notifier);
     jobs::start(&tasks, &jobs::Context::new(pool.clone(), config.jobs, config.publish));
 
     let discovery = Discovery::new(config.publish, newest.clone(), fleet.clone(), health, tasks.clone());
     let ingest = Ingest::new(pool.clone(), config.ingest, tasks.clone());
     let (http, grpc, ops) = (listeners.http.address, listeners.grpc.address, listeners.ops.address);
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
-    let outbound = Outbound::new(config.outbound.clone())?;
     let state =
         api::State::new(pool.clone(), settings(&config, outbound), wake, fleet.clone(), newest.clone());
     let admin = serve_admin(&config, &tasks, listeners.http, Arc::new(state))?;

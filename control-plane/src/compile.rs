@@ -4,7 +4,7 @@
 //! Depends on `contract` and on the row types of `db::rows`. Never reads a clock, a table or a socket. A row
 //! that has no meaning is left out, so that it never allows anything, and becomes a [`Problem`].
 
-mod limits;
+pub(crate) mod limits;
 mod price;
 mod provider;
 mod read;
@@ -70,8 +70,9 @@ pub struct Problem {
 }
 
 /// What is wrong with a field.
-#[derive(Debug)]
-struct Broken {
+#[derive(Debug, thiserror::Error)]
+#[error("{field} {why}")]
+pub(crate) struct Broken {
     field: String,
     why: String,
 }

@@ -5,7 +5,7 @@
 mod outbound;
 mod read;
 
-pub use outbound::{Allowed, Outbound};
+pub use outbound::{Allowed, Notify, Outbound};
 pub use read::{Invalid, Secret};
 
 use chrono_tz::Tz;
@@ -33,6 +33,8 @@ pub struct Config {
     pub jobs: Jobs,
     /// Calls to the outside.
     pub outbound: Outbound,
+    /// Notifications.
+    pub notify: Notify,
     /// Logs and traces.
     pub observe: Observe,
     /// `TIME_ZONE`: decides days, weeks, months, chart buckets and date-only parameters.
@@ -224,6 +226,7 @@ impl Config {
                 period: env.seconds("JOBS_PERIOD_SECONDS", 3_600)?,
             },
             outbound: Outbound::read(&env)?,
+            notify: Notify::read(&env)?,
             observe: observe(&env)?,
             time_zone: env.parsed("TIME_ZONE", "UTC", "must be an IANA time zone such as Europe/Berlin")?,
             auto_migrate: env.flag("AUTO_MIGRATE", true)?,

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod ledger;
 pub mod logins;
 pub mod migrations;
+pub mod notifications;
 pub mod partitions;
 pub mod pool;
 pub mod prices;
@@ -18,11 +19,13 @@ pub mod providers;
 pub mod proxies;
 pub mod rows;
 pub mod schema;
+pub mod settings;
 mod sql;
 #[cfg(test)]
 pub mod testing;
 pub mod usage;
 pub mod users;
+pub mod watched;
 pub mod words;
 
 pub use pool::{Conn, Pool};

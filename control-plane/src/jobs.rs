@@ -5,6 +5,7 @@
 
 mod check;
 mod forget;
+pub mod notify;
 mod partitions;
 mod retention;
 

@@ -7,7 +7,12 @@
 
 mod address;
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
+mod webhook;
+
+pub use webhook::{Message, Target};
 
 use crate::config;
 use crate::rules::{Code, Refusal};
@@ -48,6 +53,9 @@ pub enum Error {
     /// More than was asked for.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The service answered, and said no.
+    #[error("the service refused the message: {0}")]
+    NotTaken(String),
     /// TLS could not be set up.
     #[error("TLS could not be set up")]
     Tls(#[from] rustls::Error),
@@ -59,7 +67,7 @@ impl Error {
         match self {
             Self::Unreachable(_) | Self::Timeout(_) | Self::Resolve(_) => true,
             Self::Status(status) => *status >= 500 || matches!(status, 408 | 425 | 429),
-            Self::Url | Self::Internal(_) | Self::TooLarge(_) | Self::Tls(_) => false,
+            Self::Url | Self::Internal(_) | Self::TooLarge(_) | Self::NotTaken(_) | Self::Tls(_) => false,
         }
     }
 }
@@ -73,6 +81,7 @@ impl From<Error> for Refusal {
             Error::Unreachable(_) | Error::Tls(_) => Code::OutboundUnreachable.into(),
             Error::Timeout(after) => Self::new(Code::OutboundTimeout).with("ms", after.as_millis() as u64),
             Error::Status(status) => Self::new(Code::OutboundStatus).with("status", status),
+            Error::NotTaken(why) => Self::new(Code::OutboundNotTaken).with("why", why),
             Error::TooLarge(max) => Self::new(Code::OutboundTooLarge).with("max", max),
         }
     }

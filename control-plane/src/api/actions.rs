@@ -4,6 +4,7 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod model_prices;
+pub mod notifications;
 pub mod providers;
 pub mod sensitive_words;
 pub mod usage_logs;

@@ -1,6 +1,8 @@
 //! The one list of endpoints: what is mounted is what is documented.
 
-use super::actions::{health, keys, model_prices, providers, sensitive_words, usage_logs, users};
+use super::actions::{
+    health, keys, model_prices, notifications, providers, sensitive_words, usage_logs, users,
+};
 use super::auth::{self, login};
 use super::error::Failure;
 use super::{error, fleet, openapi};
@@ -55,6 +57,9 @@ endpoints! {
     sensitive_words::delete_sensitive_word::delete_sensitive_word,
     sensitive_words::refresh_cache::refresh_cache,
     sensitive_words::get_cache_stats::get_cache_stats,
+    notifications::get_notification_settings::get_notification_settings,
+    notifications::update_notification_settings::update_notification_settings,
+    notifications::test_webhook::test_webhook,
     fleet::fleet,
     openapi::openapi,
     health::health,

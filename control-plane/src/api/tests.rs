@@ -2,7 +2,7 @@
 
 mod access;
 mod logs;
-mod mock;
+mod notifications;
 mod people;
 mod prices;
 mod upstreams;
@@ -11,6 +11,7 @@ mod words;
 use super::{Settings, State, configure};
 use crate::config::{KeyReveal, Secret};
 use crate::db::{first_start, testing};
+use crate::outbound::testing::outbound;
 use crate::publish;
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderMap;
@@ -68,7 +69,7 @@ impl Api {
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
             refresh_wait: Duration::from_secs(5),
-            outbound: mock::outbound("http://127.0.0.1:1/"),
+            outbound: outbound("http://127.0.0.1:1/"),
         };
         change(&mut settings);
         let newest = watch::channel(None).1;

@@ -120,13 +120,13 @@ macro_rules! columns {
 }
 
 /// A key's own limits; 0 sessions: the user's limit holds alone.
-pub(super) fn of_key(row: &KeyLimits) -> Result<Vec<Limit>, Broken> {
+pub(crate) fn of_key(row: &KeyLimits) -> Result<Vec<Limit>, Broken> {
     let limits = columns!(row, row.limit_concurrent_sessions).read()?;
     Ok(since(limits, row.cost_reset_at.map(|at| at.timestamp_millis()), false))
 }
 
 /// Limits over all keys of a user.
-pub(super) fn of_user(row: &UserLimits, rpm: Option<i32>) -> Result<Vec<Limit>, Broken> {
+pub(crate) fn of_user(row: &UserLimits, rpm: Option<i32>) -> Result<Vec<Limit>, Broken> {
     let mut limits = Vec::new();
     limits.extend(count(rpm.unwrap_or_default(), Measure::Requests, Window::Minute, "rpm")?);
     limits.extend(columns!(row, row.limit_concurrent_sessions.unwrap_or_default()).read()?);
@@ -134,7 +134,7 @@ pub(super) fn of_user(row: &UserLimits, rpm: Option<i32>) -> Result<Vec<Limit>, 
 }
 
 /// Limits of an upstream account; its reset touches the total only.
-pub(super) fn of_provider(row: &ProviderLimits) -> Result<Vec<Limit>, Broken> {
+pub(crate) fn of_provider(row: &ProviderLimits) -> Result<Vec<Limit>, Broken> {
     let limits = columns!(row, row.limit_concurrent_sessions).read()?;
     Ok(since(limits, row.total_cost_reset_at.map(|at| at.timestamp_millis()), true))
 }

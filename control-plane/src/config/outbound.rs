@@ -42,6 +42,30 @@ impl Outbound {
     }
 }
 
+/// Notifications.
+#[derive(Clone, Copy, Debug)]
+pub struct Notify {
+    /// `NOTIFY_POLL_MS`: how often it is looked whether there is something to tell.
+    pub poll: Duration,
+    /// `NOTIFY_ATTEMPTS`: deliveries of one message before it is given up.
+    pub attempts: usize,
+    /// `NOTIFY_BACKOFF_SECONDS`: pause after the first failed delivery; each further one doubles it, up to an hour.
+    pub backoff: Duration,
+    /// `NOTIFY_KEEP_DAYS`: how long what was told is remembered, and so not told again.
+    pub keep: Duration,
+}
+
+impl Notify {
+    pub(super) fn read(env: &Env<'_>) -> Result<Self, Invalid> {
+        Ok(Self {
+            poll: env.millis("NOTIFY_POLL_MS", 5_000)?,
+            attempts: env.count("NOTIFY_ATTEMPTS", 5)?,
+            backoff: env.seconds("NOTIFY_BACKOFF_SECONDS", 10)?,
+            keep: Duration::from_secs(env.count("NOTIFY_KEEP_DAYS", 100)? as u64 * 86_400),
+        })
+    }
+}
+
 /// One entry of `OUTBOUND_ALLOW`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Allowed {

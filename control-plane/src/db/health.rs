@@ -3,7 +3,7 @@
 
 use super::generation::bump_in_tx;
 use super::schema::{provider_health, providers};
-use super::{Conn, Error};
+use super::{Conn, Error, notifications};
 use chrono::{DateTime, Utc};
 use contract::ids::Generation;
 use contract::table::{CircuitState, Health};
@@ -14,6 +14,8 @@ use std::collections::HashMap;
 
 /// The reason under which a provider is disabled when its credential is refused.
 pub const CREDENTIAL: &str = "credential";
+/// The reason under which a proxy opens a circuit after failures in a row.
+const FAILURES: &str = "failures";
 /// Longest stored reason.
 const MAX_REASON: usize = 200;
 
@@ -78,9 +80,21 @@ pub async fn store_in_tx(conn: &mut Conn, reports: &[Health]) -> Result<usize, E
         if changed && health.state == CircuitState::Disabled {
             disable_in_tx(conn, health.provider_id.0, generation).await?;
         }
+        if changed && is_news(health) {
+            notifications::add_breaker_in_tx(conn, *owner_id, health, generation).await?;
+        }
         stored += usize::from(changed);
     }
     Ok(stored)
+}
+
+/// Whether people want to hear of it: a provider that only waits for its rate limit is no news.
+fn is_news(health: &Health) -> bool {
+    match health.state {
+        CircuitState::Open => health.reason == FAILURES,
+        CircuitState::Disabled => true,
+        CircuitState::Closed | CircuitState::HalfOpen => false,
+    }
 }
 
 async fn upsert_in_tx(

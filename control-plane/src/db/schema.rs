@@ -324,6 +324,30 @@ diesel::table! {
 }
 
 diesel::joinable!(keys -> users (user_id));
+diesel::table! {
+    notifications (id) {
+        id -> Int8,
+        owner_id -> Int8,
+        topic -> Text,
+        cause -> Text,
+        payload -> Jsonb,
+        created_at -> Timestamptz,
+        attempts -> Int4,
+        due_at -> Timestamptz,
+        ended_at -> Nullable<Timestamptz>,
+        outcome -> Nullable<Text>,
+        last_error -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    notification_checks (owner_id, topic) {
+        owner_id -> Int8,
+        topic -> Text,
+        checked_at -> Timestamptz,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     generation,
     users,
@@ -333,6 +357,8 @@ diesel::allow_tables_to_appear_in_same_query!(
     settings,
     prices,
     sensitive_words,
+    notifications,
+    notification_checks,
     login_sessions,
     audit_log,
     usage_records,

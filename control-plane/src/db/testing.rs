@@ -70,10 +70,22 @@ fn cluster() -> Template {
     if !answers(&dir) {
         start(&dir);
     }
-    let sql = include_str!("../../../migrations/2026-11-21-000001_foundation/up.sql");
-    let name = format!("template_{}", hex::encode(&Sha256::digest(sql)[..6]));
+    let name = format!("template_{}", hex::encode(&migrations_digest()[..6]));
     make_template(&dir, &name);
     Template { dir, name }
+}
+
+/// Of all migrations, so that a new one makes a new template.
+fn migrations_digest() -> [u8; 32] {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+    let entries = std::fs::read_dir(folder).expect("migrations").flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path().join("up.sql")).collect();
+    files.sort();
+    let mut all = Sha256::new();
+    for file in files {
+        all.update(std::fs::read(file).unwrap_or_default());
+    }
+    all.finalize().into()
 }
 
 fn bin(name: &str) -> PathBuf {
@@ -170,5 +182,6 @@ async fn the_schema_is_that_of_the_migrations() {
         )+};
     }
     reads!(generation, users, keys, providers, provider_health, settings, prices, sensitive_words);
+    reads!(notifications, notification_checks);
     reads!(login_sessions, audit_log, usage_records, usage_hourly, sessions, proxies);
 }

@@ -3,7 +3,10 @@
 //! The ledger is read through its indexes on (owner | user | key | provider, created_at); the sums of a day
 //! come from the hourly roll-ups.
 
+mod rank;
 mod today;
+
+pub use rank::{Rank, leaderboard};
 
 pub use today::{
     KeyModel, Last, ProviderDay, last_of_keys, last_of_providers, of_keys_since, of_providers_since,

@@ -208,6 +208,8 @@ codes! {
     /// Too many words.
     WordsMax = "LIMIT_EXCEEDED", 400, "there may be at most {max} sensitive words", "敏感词最多 {max} 个";
 
+    /// A switch without anything behind it.
+    NotSupported = "NOT_SUPPORTED", 400, "{field} is not supported", "不支持 {field}";
     /// A URL that nothing can be sent to.
     OutboundUrl = "INVALID_FORMAT", 400, "the URL must begin with http:// or https://", "URL 必须以 http:// 或 https:// 开头";
     /// A name without an address.
@@ -220,6 +222,8 @@ codes! {
     OutboundTimeout = "DELIVERY_FAILED", 400, "there was no answer within {ms} ms", "目标主机在 {ms} 毫秒内没有响应";
     /// An answer that is no success.
     OutboundStatus = "DELIVERY_FAILED", 400, "the answer was HTTP {status}", "目标主机返回 HTTP {status}";
+    /// A service that says no.
+    OutboundNotTaken = "DELIVERY_FAILED", 400, "the service refused the message: {why}", "对方服务拒绝了消息：{why}";
     /// An answer without end.
     OutboundTooLarge = "DELIVERY_FAILED", 400, "the answer is larger than {max} bytes", "响应超过 {max} 字节";
 

@@ -1,8 +1,8 @@
 //! Prices that come from elsewhere.
 
-use super::mock::{Mock, outbound};
 use super::*;
 use crate::db::schema::prices;
+use crate::outbound::testing::Mock;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::json;

@@ -1,7 +1,7 @@
-//! What is called from the handlers: a socket on loopback that keeps what it was sent.
+//! What is called in tests: a socket on loopback that keeps what it was sent.
 
+use super::Outbound;
 use crate::config;
-use crate::outbound::Outbound;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

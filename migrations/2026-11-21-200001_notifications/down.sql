@@ -1,0 +1,2 @@
+DROP TABLE notification_checks;
+DROP TABLE notifications;
