@@ -68,6 +68,8 @@ pub struct Settings {
     pub forget: Duration,
     /// How long a refresh waits for the proxies.
     pub refresh_wait: Duration,
+    /// How long a conversation counts as active.
+    pub conversation_ttl: Duration,
     /// Calls to the outside.
     pub outbound: Outbound,
 }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::db::{self, Pool};
 use crate::ingest::Ingest;
 use crate::outbound::{self, Outbound};
-use crate::publish::{Discovery, Fleet, Gate, HealthInbox, Newest, Reconciler, Wake, listen};
+use crate::publish::{Discovery, Fleet, Gate, HealthInbox, LiveInbox, Newest, Reconciler, Wake, listen};
 use crate::tasks::Tasks;
 use crate::{api, jobs, ops};
 use actix_web::dev::ServerHandle;
@@ -78,9 +78,12 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     let pool = Pool::new(&config.database, tasks.main().clone());
 
     let (wake, fleet, health) = (Wake::default(), Fleet::default(), HealthInbox::default());
+    let live = LiveInbox::default();
     let (sender, newest) = watch::channel(None);
     start_publishing(&config, &tasks, &pool, &wake, sender);
     start_storing(&config, &tasks, &pool, &wake, (&fleet, &health));
+    let (kept, stored, token) = (live.clone(), pool.clone(), tasks.shutdown().clone());
+    tasks.keep("live", move || kept.clone().store(stored.clone(), token.clone()));
     let outbound = Outbound::new(config.outbound.clone())?;
     let notifier = jobs::notify::Notifier {
         pool: pool.clone(),
@@ -92,7 +95,8 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     jobs::notify::start(&tasks, &notifier);
     jobs::start(&tasks, &jobs::Context::new(pool.clone(), config.jobs, config.publish));
 
-    let discovery = Discovery::new(config.publish, newest.clone(), fleet.clone(), health, tasks.clone());
+    let discovery =
+        Discovery::new(config.publish, newest.clone(), fleet.clone(), (health, live), tasks.clone());
     let ingest = Ingest::new(pool.clone(), config.ingest, tasks.clone());
     let (http, grpc, ops) = (listeners.http.address, listeners.grpc.address, listeners.ops.address);
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
@@ -123,6 +127,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         forwarded_hops: config.admin.forwarded_hops,
         forget: config.publish.forget,
         refresh_wait: config.admin.refresh_wait,
+        conversation_ttl: config.admin.conversation_ttl,
         outbound,
     }
 }

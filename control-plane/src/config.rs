@@ -134,6 +134,9 @@ pub struct Admin {
     pub forwarded_hops: usize,
     /// `REFRESH_WAIT_MS`: how long `refreshCacheAction` waits for the proxies to act on the newest change.
     pub refresh_wait: Duration,
+    /// `SESSION_TTL_SECONDS`: how long a conversation counts as active after its last request; the proxies'
+    /// `SESSION_TTL`.
+    pub conversation_ttl: Duration,
 }
 
 /// Config push.
@@ -214,6 +217,7 @@ impl Config {
                 body_timeout: env.millis("BODY_TIMEOUT_MS", 10_000)?,
                 forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
                 refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
+                conversation_ttl: env.seconds("SESSION_TTL_SECONDS", 300)?,
             },
             publish: publish(&env)?,
             ingest: Ingest {

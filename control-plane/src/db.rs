@@ -9,6 +9,7 @@ pub mod generation;
 pub mod health;
 pub mod keys;
 pub mod ledger;
+pub mod live;
 pub mod logins;
 pub mod migrations;
 pub mod notifications;
@@ -19,6 +20,7 @@ pub mod providers;
 pub mod proxies;
 pub mod rows;
 pub mod schema;
+pub mod sessions;
 pub mod settings;
 mod sql;
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! Depends on `db`, `compile`, `contract`. Never knows who wrote a change or why.
 
 mod health;
+mod live;
 mod reconciler;
 mod service;
 mod session;
 mod subscribers;
 
 pub use health::HealthInbox;
+pub use live::LiveInbox;
 pub use reconciler::{Reconciler, listen};
 pub use service::{Discovery, Gate};
 pub use subscribers::{Fleet, ProxyState, Rejection};

@@ -116,6 +116,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         link: link.clone(),
         table: Arc::clone(&common.proxy.table),
         health: common.proxy.health.clone(),
+        live: common.proxy.live.clone(),
         metrics: Arc::clone(&metrics),
         address: address.to_string(),
         timing: control::Timing::default(),

@@ -1,6 +1,6 @@
 //! The stateless proxy. A request is one visible function over one immutable table; one guard ends it.
 //!
-//! Floors: `memo`, `table`, `limit`, `health` (pure) < `store`, `upstream`, `control`, `spool`, `telemetry` (I/O)
+//! Floors: `memo`, `table`, `limit`, `health`, `live` (pure) < `store`, `upstream`, `control`, `spool`, `telemetry` (I/O)
 //! < `proxy` (the walk) < `server`, `admin`, `config`, `app`.
 
 pub mod admin;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod control;
 pub mod health;
 pub mod limit;
+pub mod live;
 pub mod memo;
 pub mod proxy;
 pub mod server;

@@ -21,6 +21,7 @@ pub use body::{Body, BodyError};
 use crate::config::Config;
 use crate::health::Book;
 use crate::limit::plans::Plans;
+use crate::live::Live;
 use crate::spool::Spool;
 use crate::store::Limiter;
 use crate::table::Table;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub table: Table,
     /// Health of all providers.
     pub health: Book,
+    /// Which requests are open.
+    pub live: Live,
     /// Where records go.
     pub spool: Spool,
     /// Cached metric handles.

@@ -1,5 +1,6 @@
 //! The actions API: `POST /api/actions/<module>/<action>`, one folder per module and one file per action.
 
+pub mod active_sessions;
 pub mod health;
 pub mod keys;
 pub mod limits;

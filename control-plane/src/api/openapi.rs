@@ -11,13 +11,14 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{InfoBuilder, OpenApi, Paths, Server};
 
 /// In the order in which the documentation lists them.
-const TAGS: [(&str, &str); 9] = [
+const TAGS: [(&str, &str); 10] = [
     ("users", "Users and their limits"),
     ("keys", "Client keys"),
     ("providers", "Upstream credentials"),
     ("model-prices", "Price tables"),
     ("usage-logs", "Requests and what they cost"),
     ("sensitive-words", "Words that a request must not hold"),
+    ("active-sessions", "Conversations that go on"),
     ("notifications", "What is told, and where"),
     ("auth", "Login and logout"),
     ("system", "The gateway itself"),

@@ -1,7 +1,7 @@
 //! The one list of endpoints: what is mounted is what is documented.
 
 use super::actions::{
-    health, keys, model_prices, notifications, providers, sensitive_words, usage_logs, users,
+    active_sessions, health, keys, model_prices, notifications, providers, sensitive_words, usage_logs, users,
 };
 use super::auth::{self, login};
 use super::error::Failure;
@@ -60,6 +60,9 @@ endpoints! {
     notifications::get_notification_settings::get_notification_settings,
     notifications::update_notification_settings::update_notification_settings,
     notifications::test_webhook::test_webhook,
+    active_sessions::get_active_sessions::get_active_sessions,
+    active_sessions::get_session_details::get_session_details,
+    active_sessions::get_session_messages::get_session_messages,
     fleet::fleet,
     openapi::openapi,
     health::health,

@@ -1,6 +1,7 @@
 //! The handlers against a real Postgres, by the numbered cases of the actions API's reference.
 
 mod access;
+mod conversations;
 mod logs;
 mod notifications;
 mod people;
@@ -68,6 +69,7 @@ impl Api {
             body_timeout: Duration::from_secs(10),
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
+            conversation_ttl: Duration::from_secs(300),
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
         };

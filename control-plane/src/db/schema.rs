@@ -348,6 +348,14 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    live (proxy_id) {
+        proxy_id -> Text,
+        seen_at -> Timestamptz,
+        payload -> Bytea,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     generation,
     users,
@@ -357,6 +365,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     settings,
     prices,
     sensitive_words,
+    live,
     notifications,
     notification_checks,
     login_sessions,

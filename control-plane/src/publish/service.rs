@@ -1,6 +1,7 @@
 //! The gRPC side of the config push: who may subscribe, the first message, and a session for each stream.
 
 use super::health::HealthInbox;
+use super::live::LiveInbox;
 use super::session::{Around, Session};
 use super::{Fleet, Newest};
 use crate::config;
@@ -48,20 +49,20 @@ pub struct Discovery {
     settings: config::Publish,
     newest: Newest,
     fleet: Fleet,
-    health: HealthInbox,
+    heard: (HealthInbox, LiveInbox),
     tasks: Tasks,
 }
 
 impl Discovery {
-    /// Serves the tables of `newest`; says in `fleet` who acts on which.
+    /// Serves the tables of `newest`; says in `fleet` who acts on which; puts what proxies say into `heard`.
     pub fn new(
         settings: config::Publish,
         newest: Newest,
         fleet: Fleet,
-        health: HealthInbox,
+        heard: (HealthInbox, LiveInbox),
         tasks: Tasks,
     ) -> Self {
-        Self { settings, newest, fleet, health, tasks }
+        Self { settings, newest, fleet, heard, tasks }
     }
 
     async fn hello(&self, up: &mut Streaming<pb::FromProxy>) -> Result<pb::Hello, Status> {
@@ -113,7 +114,8 @@ impl ConfigDiscovery for Discovery {
         let around = Around {
             settings: self.settings,
             newest: self.newest.clone(),
-            health: self.health.clone(),
+            health: self.heard.0.clone(),
+            live: self.heard.1.clone(),
             shutdown: self.tasks.shutdown().clone(),
         };
         let session = Session::new(around, self.fleet.join(&hello), &hello, down);

@@ -2,6 +2,7 @@
 //! the proxy goes away, and when the proxy stops reading.
 
 use super::health::HealthInbox;
+use super::live::LiveInbox;
 use super::subscribers::{Held, Rejection, Seat};
 use super::{Newest, Published};
 use crate::config;
@@ -24,6 +25,7 @@ pub(super) struct Around {
     pub(super) settings: config::Publish,
     pub(super) newest: Newest,
     pub(super) health: HealthInbox,
+    pub(super) live: LiveInbox,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -166,6 +168,7 @@ impl Session {
         match message.message {
             Some(Up::Ack(ack)) => self.acked(ack),
             Some(Up::Health(report)) => self.around.health.put(report),
+            Some(Up::Live(live)) => self.around.live.put(&self.proxy_id, &live),
             // A second Hello and messages of a later version have no meaning here.
             Some(Up::Hello(_)) | None => {}
         }

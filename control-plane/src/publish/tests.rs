@@ -229,8 +229,7 @@ impl Server {
         let fleet = Fleet::default();
         let mut settings = settings();
         settings.heartbeat = Duration::from_millis(20);
-        let discovery =
-            Discovery::new(settings, receiver, fleet.clone(), HealthInbox::default(), tasks.clone());
+        let discovery = Discovery::new(settings, receiver, fleet.clone(), Default::default(), tasks.clone());
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("address")).expect("bind");
         let address = format!("http://{}", incoming.local_addr().expect("address"));
         let gate = Gate::new(Secret::new("control"));

@@ -197,6 +197,10 @@ codes! {
     /// A price table of another shape.
     PriceObject = "INVALID_FORMAT", 400, "the price table must be a JSON object", "价格表必须是一个JSON对象";
 
+    /// No such conversation, or somebody else's.
+    NoSession = "NOT_FOUND", 400, "the session does not exist", "Session 不存在";
+    /// What was said is not kept.
+    NoMessages = "NOT_STORED", 400, "messages are not stored", "Messages 未存储或已过期";
     /// No such word.
     NoWord = "NOT_FOUND", 400, "the sensitive word does not exist", "敏感词不存在";
     /// A word without text.

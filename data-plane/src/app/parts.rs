@@ -40,6 +40,7 @@ impl Common {
             config: Arc::clone(config),
             table: Snapshot::empty(),
             health: Book::new(),
+            live: Default::default(),
             spool,
             metrics: Arc::clone(metrics),
             budget: Arc::default(),

@@ -3,6 +3,7 @@
 use super::holder::{Holder, Refused, Source};
 use super::link::{Link, brief};
 use crate::health::book::Transitions;
+use crate::live::Live;
 use crate::table::{Change, RawSection};
 use contract::ids::Generation;
 use contract::pb;
@@ -11,10 +12,16 @@ use contract::pb::from_proxy::Message as Up;
 use contract::window::now_ms;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{error::Elapsed, timeout};
+use tokio::time::{Instant, MissedTickBehavior, error::Elapsed, interval, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
+/// How often it is looked which requests are open, and after how many looks they are said again unchanged: the
+/// control plane forgets what it does not hear of.
+const LIVE_EVERY: Duration = Duration::from_secs(1);
+const LIVE_REPEAT: u32 = 5;
+/// Open requests of one report, the oldest first: the others end soon.
+const LIVE_MOST: usize = 5_000;
 /// Messages that may wait to be sent; acknowledgements and health only.
 const OUTBOX: usize = 16;
 /// Sections of one commit that may be held before it comes. Far above any real table, below any real memory.
@@ -55,6 +62,7 @@ pub struct Identity {
 pub struct Subscription<'a> {
     pub holder: &'a mut Holder,
     pub transitions: &'a Transitions,
+    pub live: &'a Live,
     /// Longest time without any message.
     pub silence: Duration,
     /// Whether to ask for everything.
@@ -99,9 +107,13 @@ impl Subscription<'_> {
         outbox: &mpsc::Sender<pb::FromProxy>,
     ) -> Result<std::convert::Infallible, End> {
         let mut pending = Pending::default();
+        let (mut said, mut looks) = (None, interval(LIVE_EVERY));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut deadline = Instant::now() + self.silence;
         loop {
             tokio::select! {
-                heard = timeout(self.silence, incoming.message()) => {
+                heard = timeout_at(deadline, incoming.message()) => {
+                    deadline = Instant::now() + self.silence;
                     let message = heard??.ok_or(End::Closed)?;
                     let heard_ms = now_ms();
                     self.holder.report(|status| status.heard_ms = heard_ms);
@@ -111,6 +123,29 @@ impl Subscription<'_> {
                     let transitions = rows.iter().map(Into::into).collect();
                     self.send(outbox, Up::Health(pb::HealthReport { transitions })).await?;
                 }
+                _ = looks.tick() => {
+                    if let Some(live) = self.news(&mut said) {
+                        self.send(outbox, Up::Live(live)).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is open, if that is not what was said a moment ago.
+    fn news(&self, said: &mut Option<(pb::Live, u32)>) -> Option<pb::Live> {
+        let open = self.live.open(LIVE_MOST).iter().map(Into::into).collect();
+        let failing = self.transitions.failing().into_iter();
+        let failing = failing.map(|(id, failures)| pb::Failing { provider_id: id.0, failures }).collect();
+        let live = pb::Live { open, failing };
+        match said {
+            Some((last, ago)) if *last == live && (*ago < LIVE_REPEAT || live == pb::Live::default()) => {
+                *ago += 1;
+                None
+            }
+            _ => {
+                *said = Some((live.clone(), 1));
+                Some(live)
             }
         }
     }

@@ -8,6 +8,7 @@ use super::link::Link;
 use super::stream::{End, Identity, Subscription};
 use crate::config::Config;
 use crate::health::Book;
+use crate::live::Live;
 use crate::table::{Builder, Table};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -57,6 +58,8 @@ pub struct Watch {
     pub table: Table,
     /// Whose transitions it reports, and which hears of the others'.
     pub health: Book,
+    /// Which open requests it reports.
+    pub live: Live,
     /// Numbers.
     pub metrics: Arc<Metrics>,
     /// Where callers reach this proxy, for people.
@@ -119,6 +122,7 @@ impl Watch {
             let subscription = Subscription {
                 holder: &mut holder,
                 transitions: &transitions,
+                live: &self.live,
                 silence: self.timing.silence,
                 from_nothing,
                 progressed: &mut progressed,

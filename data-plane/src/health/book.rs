@@ -181,6 +181,14 @@ impl Entry {
     }
 }
 
+impl Transitions {
+    /// Providers that serve, with the failures in a row that this proxy counts; those without any are left out.
+    pub fn failing(&self) -> Vec<(ProviderId, u32)> {
+        let rows = self.0.rows().into_iter();
+        rows.filter(|row| row.failures > 0).map(|row| (row.provider_id, row.failures)).collect()
+    }
+}
+
 /// The transitions of a [`Book`] that are still to be reported.
 pub struct Transitions(Book);
 

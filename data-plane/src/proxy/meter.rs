@@ -9,6 +9,7 @@ use super::caller::Caller;
 use crate::config::BillAborted;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
+use crate::live::{Open, Seat};
 use crate::store::{Ask, Limiter, Settlement};
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::{self, trace};
@@ -67,6 +68,20 @@ impl Opening {
         self.started_at_ms + i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
+    /// What people see of it while it is open.
+    fn open(&self) -> Option<Open> {
+        Some(Open {
+            owner: self.caller.user.owner_id,
+            user: self.caller.user.id,
+            key: self.caller.key.id,
+            provider: None,
+            session: Arc::clone(self.session.as_ref()?),
+            model: self.model.clone(),
+            dialect: self.dialect.as_str(),
+            started_at_ms: self.started_at_ms,
+        })
+    }
+
     /// What the limiter is asked for this request.
     pub fn claim<'a>(
         &'a self,
@@ -91,6 +106,8 @@ pub struct Meter {
     shared: Arc<Shared>,
     limiter: Limiter,
     opening: Opening,
+    /// Its place among the open requests, where it belongs to a conversation.
+    seat: Option<Seat>,
     /// Present from admission to settlement.
     reserved: Option<Counters>,
     upstream: Option<Arc<Upstream>>,
@@ -110,6 +127,7 @@ impl Meter {
         Self {
             shared: Arc::clone(shared),
             limiter: limiter.clone(),
+            seat: opening.open().map(|open| shared.live.enter(opening.id, open)),
             opening,
             reserved: None,
             upstream: None,
@@ -163,6 +181,9 @@ impl Meter {
     pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str) {
         self.upstream = Some(Arc::clone(upstream));
         self.upstream_model = Some(model.to_owned());
+        if let Some(seat) = &self.seat {
+            seat.at(upstream.row.id);
+        }
     }
 
     /// An attempt ended; a line of the decision trail.

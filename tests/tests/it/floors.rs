@@ -15,6 +15,7 @@ const DATA_PLANE: Floors = &[
     ("memo", 1),
     ("limit", 2),
     ("health", 2),
+    ("live", 2),
     ("store", 3),
     ("upstream", 3),
     ("control", 3),

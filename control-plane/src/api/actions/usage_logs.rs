@@ -2,3 +2,5 @@
 
 pub mod get_usage_logs;
 mod view;
+
+pub(in crate::api::actions) use view::LogView;

@@ -73,7 +73,13 @@ pub struct Peer {
 
 impl Peer {
     async fn next(&mut self) -> Option<Up> {
-        soon("a message", self.from.message()).await.ok().flatten().and_then(|message| message.message)
+        loop {
+            let message = soon("a message", self.from.message()).await.ok().flatten()?.message;
+            // What is open comes once a second, between everything else.
+            if !matches!(message, Some(Up::Live(_))) {
+                return message;
+            }
+        }
     }
 
     pub async fn hello(&mut self) -> pb::Hello {
@@ -243,6 +249,7 @@ impl Proxy {
             tasks: tasks.clone(),
             table: Arc::clone(&table),
             health: health.clone(),
+            live: Default::default(),
             metrics: Metrics::install().0,
             address: "http://proxy".to_owned(),
             timing: Timing {

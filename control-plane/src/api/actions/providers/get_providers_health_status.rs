@@ -5,12 +5,17 @@ use crate::api::ask::Nothing;
 use crate::api::auth::LoggedIn;
 use crate::api::{Answer, Ask, State};
 use crate::db::health::{self, Known};
+use crate::db::live;
 use actix_web::post;
 use actix_web::web::Data;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::pb;
+use prost::Message;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+/// A proxy says what it counts at least three times in this time.
+const FRESH: TimeDelta = TimeDelta::seconds(16);
 /// Milliseconds of a minute.
 const MINUTE: i64 = 60_000;
 
@@ -37,6 +42,14 @@ pub struct CircuitView {
 }
 
 impl CircuitView {
+    /// A closed circuit is reported only when it changes; what it counts meanwhile, the proxies say.
+    fn counted(mut self, failures: i32) -> Self {
+        if self.circuit_state == "closed" {
+            self.failure_count = self.failure_count.max(failures);
+        }
+        self
+    }
+
     fn of(known: Known, now: DateTime<Utc>) -> Self {
         let until = known.until.filter(|until| *until > now);
         let state = match known.state.as_deref() {
@@ -59,6 +72,18 @@ impl CircuitView {
     }
 }
 
+/// Failures in a row by provider: the most that any proxy counts.
+fn counted(said: &[Vec<u8>]) -> HashMap<i64, i32> {
+    let mut most = HashMap::new();
+    for live in said.iter().filter_map(|payload| pb::Live::decode(payload.as_slice()).ok()) {
+        for failing in live.failing {
+            let count = most.entry(failing.provider_id).or_default();
+            *count = i32::try_from(failing.failures).unwrap_or(i32::MAX).max(*count);
+        }
+    }
+    most
+}
+
 /// Show the circuits of all providers, by provider id
 #[utoipa::path(tag = "providers", operation_id = "getProvidersHealthStatus", request_body = Nothing, responses(
     (status = 200, description = "A circuit per provider id", body = Envelope<BTreeMap<String, CircuitView>>),
@@ -72,7 +97,11 @@ pub async fn get_providers_health_status(
     let mut conn = state.pool.read().await?;
     let known = health::of_owner(&mut conn, caller.0.owner).await?;
     let now = Utc::now();
-    let circuits =
-        known.into_iter().map(|known| (known.provider_id.to_string(), CircuitView::of(known, now)));
+    let counted = counted(&live::since(&mut conn, now - FRESH).await?);
+    drop(conn);
+    let circuits = known.into_iter().map(|known| {
+        let failures = counted.get(&known.provider_id).copied().unwrap_or_default();
+        (known.provider_id.to_string(), CircuitView::of(known, now).counted(failures))
+    });
     Ok(Answer::read(circuits.collect()))
 }
