@@ -8,6 +8,7 @@ pub mod answer;
 pub mod ask;
 pub mod audit;
 pub mod auth;
+mod docs;
 pub mod error;
 pub mod fleet;
 pub mod openapi;

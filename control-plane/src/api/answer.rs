@@ -106,7 +106,13 @@ pub enum Failures {
     /// No permission.
     #[response(status = 403)]
     Forbidden(super::error::Problem),
+    /// The body is larger than `MAX_BODY_BYTES`.
+    #[response(status = 413)]
+    TooLarge(super::error::Problem),
     /// Internal error.
     #[response(status = 500)]
     Internal(super::error::Problem),
+    /// The database cannot be reached; `Retry-After` says when to try again.
+    #[response(status = 503)]
+    Unavailable(super::error::Problem),
 }

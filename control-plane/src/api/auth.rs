@@ -27,8 +27,19 @@ use std::sync::Arc;
 pub const ACTIONS: &str = "/api/actions/";
 
 /// The paths that need no caller.
-const OPEN: [&str; 4] =
-    ["/api/auth/login", "/api/auth/logout", "/api/actions/openapi.json", "/api/actions/health"];
+const OPEN: [&str; 6] = [
+    "/api/auth/login",
+    "/api/auth/logout",
+    "/api/actions/openapi.json",
+    "/api/actions/docs",
+    "/api/actions/scalar",
+    "/api/actions/health",
+];
+
+/// Whether a path needs no caller: those of [`OPEN`], and the files that the two pages load.
+pub(super) fn is_open(path: &str) -> bool {
+    OPEN.contains(&path) || super::docs::FILES.iter().any(|folder| path.starts_with(folder))
+}
 
 /// What a key that may not use the web may still do: read its own usage.
 const READ_ONLY: [&str; 6] = [
@@ -126,7 +137,7 @@ pub async fn required(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let checked = match OPEN.contains(&request.path()) {
+    let checked = match is_open(request.path()) {
         true => open(request.request()),
         false => authenticate(&request).await.map(Some),
     };

@@ -11,12 +11,14 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{InfoBuilder, OpenApi, Paths, Server};
 
 /// In the order in which the documentation lists them.
-const TAGS: [(&str, &str); 10] = [
-    ("users", "Users and their limits"),
+const TAGS: &[(&str, &str)] = &[
+    ("users", "People and their limits"),
     ("keys", "Client keys"),
-    ("providers", "Upstream credentials"),
+    ("providers", "Upstream credentials, their health and their limits"),
     ("model-prices", "Price tables"),
+    ("statistics", "Usage over time"),
     ("usage-logs", "Requests and what they cost"),
+    ("overview", "The first page of a dashboard"),
     ("sensitive-words", "Words that a request must not hold"),
     ("active-sessions", "Conversations that go on"),
     ("notifications", "What is told, and where"),
@@ -44,8 +46,11 @@ fn document() -> OpenApi {
         ))
         .build();
     document.servers = Some(vec![Server::new("/")]);
-    document.tags =
-        Some(TAGS.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build()).to_vec());
+    document.tags = Some(
+        TAGS.iter()
+            .map(|(name, text)| TagBuilder::new().name(*name).description(Some(*text)).build())
+            .collect(),
+    );
     let mut paths = Paths::new();
     for (path, item) in std::mem::take(&mut document.paths.paths) {
         paths.paths.insert(format!("{BASE}{path}"), item);
@@ -79,6 +84,14 @@ pub(super) fn method_of(path: &str) -> Option<&'static str> {
         (_, Some(_)) => Some("GET"),
         _ => None,
     }
+}
+
+/// The operation of a path.
+#[cfg(test)]
+pub(super) fn operation_of(path: &str) -> String {
+    let item = &DOCUMENT.paths.paths[path];
+    let operation = item.post.as_ref().or(item.get.as_ref());
+    operation.and_then(|operation| operation.operation_id.clone()).expect("an operation with a name")
 }
 
 /// Every documented path.

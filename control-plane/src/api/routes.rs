@@ -5,7 +5,7 @@ use super::actions::{
 };
 use super::auth::{self, login};
 use super::error::Failure;
-use super::{error, fleet, openapi};
+use super::{docs, error, fleet, openapi};
 use crate::rules::{Code, Refusal};
 use actix_web::middleware::from_fn;
 use actix_web::{HttpRequest, web};
@@ -65,12 +65,15 @@ endpoints! {
     active_sessions::get_session_messages::get_session_messages,
     fleet::fleet,
     openapi::openapi,
+    docs::docs,
+    docs::scalar,
     health::health,
 }
 
 /// Everything under `/api`, behind the credential check and inside the envelope. Needs `Data<State>`.
 pub fn configure(config: &mut web::ServiceConfig) {
-    let scope = mount(web::scope(BASE)).default_service(web::to(unknown));
+    let scope = mount(web::scope(BASE)).service(docs::docs_file).service(docs::scalar_file);
+    let scope = scope.default_service(web::to(unknown));
     config.service(scope.wrap(from_fn(auth::required)).wrap(from_fn(error::envelope)));
 }
 

@@ -3,6 +3,7 @@
 mod access;
 mod conversations;
 mod logs;
+mod matrix;
 mod notifications;
 mod people;
 mod prices;
@@ -99,6 +100,14 @@ impl Api {
         let text = String::from_utf8(test::read_body(response).await.to_vec()).unwrap();
         let body = serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"));
         Answered { status, headers, body, text }
+    }
+
+    /// Anything, as its bytes.
+    async fn fetch(&self, path: &str) -> (u16, HeaderMap, Vec<u8>) {
+        let app = test::init_service(App::new().app_data(self.state.clone()).configure(configure)).await;
+        let response = call_service(&app, TestRequest::get().uri(path).to_request()).await;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        (status, headers, test::read_body(response).await.to_vec())
     }
 
     /// An action with a body as text.

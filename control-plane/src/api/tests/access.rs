@@ -98,9 +98,7 @@ async fn case_3_and_4_deny_by_default_and_always_the_envelope() {
     let nobody = api.anonymous();
     let document = super::super::openapi::paths();
     for path in &document {
-        if ["/api/auth/login", "/api/auth/logout", "/api/actions/openapi.json", "/api/actions/health"]
-            .contains(&path.as_str())
-        {
+        if super::super::auth::is_open(path) {
             continue;
         }
         let method = super::super::openapi::method_of(path).unwrap();
@@ -161,6 +159,49 @@ async fn case_5_the_document() {
     }
     let health = api.send(TestRequest::get().uri("/api/actions/health")).await;
     assert_eq!(health.body["status"], "ok");
+    let tags: Vec<&str> =
+        document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
+    let seed = [
+        "users",
+        "keys",
+        "providers",
+        "model-prices",
+        "statistics",
+        "usage-logs",
+        "overview",
+        "sensitive-words",
+        "active-sessions",
+        "notifications",
+    ];
+    assert_eq!(tags[..10], seed, "in the order of the documentation");
+}
+
+#[actix_web::test]
+async fn case_5_both_pages_are_open_and_self_contained() {
+    let api = Api::new().await.anonymous();
+    for (page, files) in [
+        ("docs", ["swagger-ui.css", "swagger-ui-bundle.js", "start.js", "favicon-32x32.png"].as_slice()),
+        ("scalar", &["scalar.js", "start.js"]),
+    ] {
+        let (status, headers, bytes) = api.fetch(&format!("/api/actions/{page}")).await;
+        let html = String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            (status, headers.get("content-type").unwrap().to_str().unwrap()),
+            (200, "text/html; charset=utf-8")
+        );
+        assert!(
+            headers.get("content-security-policy").unwrap().to_str().unwrap().contains("connect-src 'self'")
+        );
+        assert!(!html.contains("//"), "no other host: {html}");
+        for file in files {
+            assert!(html.contains(file), "{file}");
+            let (status, headers, bytes) = api.fetch(&format!("/api/actions/{page}/{file}")).await;
+            assert!(status == 200 && bytes.len() > 100, "{file}: {status}, {} bytes", bytes.len());
+            assert!(headers.get("cache-control").unwrap().to_str().unwrap().starts_with("public"));
+        }
+        let (status, _, _) = api.fetch(&format!("/api/actions/{page}/index.html")).await;
+        assert_eq!(status, 404);
+    }
 }
 
 #[actix_web::test]

@@ -47,7 +47,7 @@ async fn say(api: &Api, proxy: &str, open: &[(i64, &str)], age: i64) {
     let live = pb::Live { open: open.collect(), failing: vec![pb::Failing { provider_id: 1, failures: 2 }] };
     let seen_at = chrono::Utc::now() - chrono::TimeDelta::seconds(age);
     let said = Said { proxy_id: proxy.to_owned(), seen_at, payload: live.encode_to_vec() };
-    upsert(&mut *api.state.pool.write().await.unwrap(), &[said]).await.unwrap();
+    upsert(&mut api.state.pool.write().await.unwrap(), &[said]).await.unwrap();
 }
 
 async fn logged_in(api: &Api, name: &str) -> (i64, Api) {
