@@ -125,6 +125,11 @@ impl UsageScanner {
         }
     }
 
+    /// Whether any byte has come.
+    pub fn saw_anything(&self) -> bool {
+        self.any_bytes
+    }
+
     /// The error that came before any content.
     pub fn leading_error(&self) -> Option<&StreamError> {
         self.seen.error.as_ref().filter(|_| self.seen.error_leads)

@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::caller::header;
+use super::meter::Meter;
 use crate::config::Config;
 use crate::health::Verdict;
 use crate::table::Upstream;
@@ -17,7 +18,7 @@ use http_body_util::BodyExt;
 use llm::request::{Ask, Edits};
 use llm::usage::{UsageScanner, fake_success};
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Bytes of a document that are held back at most.
@@ -47,7 +48,17 @@ pub struct Exchange<'a> {
     pub inject_usage: bool,
 }
 
-/// An answer that may go to the caller.
+/// Who gets it.
+pub struct Target<'a> {
+    /// The provider.
+    pub up: &'a Upstream,
+    /// The model that it is asked for.
+    pub model: &'a str,
+    /// The attempt's span.
+    pub span: &'a tracing::Span,
+}
+
+/// An answer that may go to the caller; the meter's scanner has seen what is held of it.
 pub struct Answer {
     /// Status and headers.
     pub head: Parts,
@@ -55,8 +66,6 @@ pub struct Answer {
     pub held: VecDeque<Bytes>,
     /// The rest.
     pub body: upstream::Body,
-    /// Has seen the held frames.
-    pub scanner: UsageScanner,
     /// Whether it is an event stream.
     pub events: bool,
     /// `Success` for a 2xx, `ClientError` for the caller's own fault.
@@ -123,10 +132,10 @@ impl Proxy {
     pub(super) async fn attempt(
         &self,
         exchange: &Exchange<'_>,
-        up: &Upstream,
-        model: &str,
-        span: &tracing::Span,
+        meter: &mut Meter,
+        target: Target<'_>,
     ) -> Result<Answer, Fault> {
+        let Target { up, model, span } = target;
         let body = self.outbound(exchange, model);
         let mut traced = HeaderMap::new();
         trace::inject(span, &mut traced);
@@ -142,7 +151,7 @@ impl Proxy {
         body.set_idle_timeout(self.idle_timeout(up));
         match head.status.as_u16() {
             200..=299 => {
-                let held = hold(exchange, &self.shared.config, head, body);
+                let held = hold(exchange, &self.shared.config, meter, (head, body));
                 let answer = match deadline {
                     Some(deadline) => timeout_at(deadline, held)
                         .await
@@ -152,7 +161,7 @@ impl Proxy {
                 answer.map_err(|fault| fault.without(up))
             }
             // The caller's fault: the answer is the caller's, whoever would be asked.
-            400 | 405..=407 | 409..=428 | 430..=499 => Ok(Box::pin(refusal(exchange, up, head, body)).await),
+            400 | 405..=407 | 409..=428 | 430..=499 => Ok(Box::pin(refusal(up, head, body)).await),
             status => Err(Box::pin(fault(up, status, &head, body)).await),
         }
     }
@@ -185,13 +194,7 @@ impl Proxy {
 
 /// The upstream's own words for the caller's fault, without the provider's credential: some upstreams quote
 /// the request that they refuse.
-async fn refusal(
-    exchange: &Exchange<'_>,
-    up: &Upstream,
-    mut head: Parts,
-    mut body: upstream::Body,
-) -> Answer {
-    let scanner = UsageScanner::new(exchange.route.dialect, false);
+async fn refusal(up: &Upstream, mut head: Parts, mut body: upstream::Body) -> Answer {
     let text = beginning(&mut body, MAX_REFUSAL_BYTES).await;
     let secret = up.secret.expose();
     let quoted = !secret.is_empty() && memchr::memmem::find(&text, secret.as_bytes()).is_some();
@@ -202,7 +205,7 @@ async fn refusal(
         Bytes::from(text)
     };
     let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
-    Answer { head, held, body, scanner, events: false, result: AttemptResult::ClientError }
+    Answer { head, held, body, events: false, result: AttemptResult::ClientError }
 }
 
 /// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.
@@ -227,8 +230,8 @@ async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
 async fn hold(
     exchange: &Exchange<'_>,
     config: &Config,
-    head: Parts,
-    mut body: upstream::Body,
+    meter: &mut Meter,
+    (head, mut body): (Parts, upstream::Body),
 ) -> Result<Answer, Fault> {
     let status = Some(head.status.as_u16());
     let content_type = header(&head.headers, "content-type").unwrap_or_default();
@@ -236,7 +239,7 @@ async fn hold(
     let document = content_type.contains("json") || content_type.starts_with("text/");
     let metered = exchange.route.kind.is_metered();
     let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
-    let mut scanner = UsageScanner::new(exchange.route.dialect, events);
+    let scanner = meter.answering(UsageScanner::new(exchange.route.dialect, events));
     let mut held = VecDeque::new();
     let mut bytes = 0;
     while !(body.is_end_stream() && bytes > 0) {
@@ -262,7 +265,7 @@ async fn hold(
         if let Some(error) = scanner.leading_error().filter(|_| events) {
             if error.status() == 400 {
                 // The caller's fault in an event instead of a status: it is the caller's to see.
-                return Ok(Answer { head, held, body, scanner, events, result: AttemptResult::ClientError });
+                return Ok(Answer { head, held, body, events, result: AttemptResult::ClientError });
             }
             return Err(Fault::disguised(status, error.status(), &error.message));
         }
@@ -288,7 +291,7 @@ async fn hold(
     if events && metered && body.is_end_stream() && !scanner.first_content() && !scanner.ended() {
         return Err(Fault::broken(status, "the stream ended before its first content"));
     }
-    Ok(Answer { head, held, body, scanner, events, result: AttemptResult::Success })
+    Ok(Answer { head, held, body, events, result: AttemptResult::Success })
 }
 
 /// The first bytes of a document that came in pieces.
@@ -303,9 +306,7 @@ fn start_of(held: &VecDeque<Bytes>) -> Vec<u8> {
 
 /// A status that another provider, or another try, may not give.
 async fn fault(up: &Upstream, status: u16, head: &Parts, body: upstream::Body) -> Fault {
-    let retry_after = header(&head.headers, "retry-after")
-        .and_then(|value| value.parse().ok())
-        .map(|seconds| Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
+    let retry_after = header(&head.headers, "retry-after").and_then(|value| wait(value, SystemTime::now()));
     let detail = detail(body, up).await;
     // OpenAI says 403 for a model that this account does not have; that is no refused credential.
     let no_model =
@@ -314,6 +315,13 @@ async fn fault(up: &Upstream, status: u16, head: &Parts, body: upstream::Body) -
     let (verdict, then) = blame(status_of_blame, retry_after);
     let result = if status_of_blame == 404 { AttemptResult::NotFound } else { AttemptResult::Failed };
     Fault { verdict, then, result, status: Some(status), detail }
+}
+
+/// A `Retry-After`: seconds, or a date.
+fn wait(value: &str, now: SystemTime) -> Option<Duration> {
+    let seconds = || value.parse().ok().map(Duration::from_secs);
+    let until = || Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default());
+    Some(seconds().or_else(until)?.min(MAX_RETRY_AFTER))
 }
 
 /// What a status says of the provider, and what to do after it.
@@ -339,4 +347,27 @@ fn brief(text: &str, up: &Upstream) -> String {
     let secret = up.secret.expose();
     let hidden = if secret.is_empty() { text.to_owned() } else { text.replace(secret, "***") };
     hidden.chars().take(MAX_DETAIL_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_told_in_seconds_or_by_date() {
+        let now = httpdate::parse_http_date("Sat, 21 Nov 2026 06:00:00 GMT").expect("date");
+        for (value, expected) in [
+            ("7", Some(7)),
+            ("0", Some(0)),
+            ("86400", Some(600)),
+            ("Sat, 21 Nov 2026 06:00:30 GMT", Some(30)),
+            ("Sat, 21 Nov 2026 05:00:00 GMT", Some(0)),
+            ("Sun, 22 Nov 2026 06:00:00 GMT", Some(600)),
+            ("soon", None),
+            ("-1", None),
+            ("", None),
+        ] {
+            assert_eq!(wait(value, now), expected.map(Duration::from_secs), "{value}");
+        }
+    }
 }

@@ -15,7 +15,9 @@ use crate::table::{Snapshot, Upstream};
 use crate::telemetry::{self, trace};
 use contract::ids::{ProviderId, RequestId};
 use contract::money::{NanoUsd, Price};
-use contract::usage::{Attempt, Dialect, Outcome, TokenCounts, UsageRecord, UsageSource};
+use contract::usage::{
+    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, TokenCounts, UsageRecord, UsageSource,
+};
 use llm::EndpointKind;
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
@@ -113,7 +115,10 @@ pub struct Meter {
     upstream: Option<Arc<Upstream>>,
     upstream_model: Option<String>,
     attempts: Vec<Attempt>,
-    scanner: Option<UsageScanner>,
+    /// The attempt that runs; what is known of it goes into the trail if the caller hangs up meanwhile.
+    running: Option<Running>,
+    /// Follows the answer from its first byte on, also while it is held back.
+    scanner: Option<Box<UsageScanner>>,
     response_bytes: u64,
     first_byte: Option<Instant>,
     blocked: Option<(String, String)>,
@@ -133,6 +138,7 @@ impl Meter {
             upstream: None,
             upstream_model: None,
             attempts: Vec::new(),
+            running: None,
             scanner: None,
             response_bytes: 0,
             first_byte: None,
@@ -186,9 +192,26 @@ impl Meter {
         }
     }
 
+    /// One try at that provider begins.
+    pub fn running(&mut self, running: Running) {
+        self.running = Some(running);
+        self.scanner = None;
+    }
+
     /// An attempt ended; a line of the decision trail.
-    pub fn tried(&mut self, attempt: Attempt) {
-        self.attempts.push(attempt);
+    pub fn tried(&mut self, result: AttemptResult, status: Option<u16>, detail: String) {
+        let (Some(running), Some(up)) = (self.running.take(), &self.upstream) else { return };
+        self.attempts.push(Attempt {
+            provider_id: up.row.id,
+            provider_name: up.row.name.clone(),
+            result,
+            selected_by: running.selected_by,
+            status,
+            detail,
+            started_at_ms: running.started_at_ms,
+            duration_ms: millis(running.began.elapsed().as_millis()),
+            model: self.upstream_model.clone().unwrap_or_default(),
+        });
     }
 
     /// How many attempts there were.
@@ -196,14 +219,14 @@ impl Meter {
         self.attempts.len()
     }
 
-    /// The answer begins: what follows is scanned for usage.
-    pub fn answering(&mut self, scanner: UsageScanner) {
-        self.scanner = Some(scanner);
+    /// An answer begins: what follows is scanned for usage.
+    pub fn answering(&mut self, scanner: UsageScanner) -> &mut UsageScanner {
+        self.scanner.insert(Box::new(scanner))
     }
 
     /// The scanner of the running answer.
     pub fn scanner(&mut self) -> Option<&mut UsageScanner> {
-        self.scanner.as_mut()
+        self.scanner.as_deref_mut()
     }
 
     /// Bytes go to the caller.
@@ -218,6 +241,9 @@ impl Meter {
     pub fn finish(&mut self, outcome: Outcome, status: u16, error: Option<String>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
+        }
+        if outcome == Outcome::Aborted {
+            self.tried(AttemptResult::ClientAbort, None, String::new());
         }
         let usage = self.usage(outcome);
         let bill = self.bill(outcome, &usage);
@@ -234,7 +260,10 @@ impl Meter {
     }
 
     fn usage(&mut self, outcome: Outcome) -> Usage {
-        let Some(scanner) = self.scanner.take() else { return Usage::none() };
+        // Nothing is billed of an answer of which nothing came.
+        let Some(scanner) = self.scanner.take().filter(|scanner| scanner.saw_anything()) else {
+            return Usage::none();
+        };
         let seen = scanner.finish();
         // Only the end of an answer says for certain which tier served it.
         let priority = seen.service_tier.as_deref() == Some("priority");
@@ -251,7 +280,8 @@ impl Meter {
     fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {
         let multiplier = self.upstream.as_ref().map_or(Decimal::ONE, |up| up.row.cost_multiplier);
         let free = match outcome {
-            Outcome::Completed => !self.opening.kind.is_metered(),
+            _ if !self.opening.kind.is_metered() => true,
+            Outcome::Completed => false,
             Outcome::Aborted | Outcome::Cut => {
                 usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free
             }
@@ -373,6 +403,16 @@ impl Drop for Meter {
         };
         self.finish(outcome, status, None);
     }
+}
+
+/// A try at a provider.
+pub struct Running {
+    /// Why this provider.
+    pub selected_by: SelectedBy,
+    /// Unix milliseconds.
+    pub started_at_ms: i64,
+    /// The same instant, for its duration.
+    pub began: Instant,
 }
 
 /// How it ended.

@@ -58,8 +58,8 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 }
 
 /// The upstream's answer as the caller gets it; the body takes the meter along.
-pub fn relay(answer: Answer, mut meter: Box<Meter>, inject_usage: bool) -> Response<Body> {
-    let Answer { mut head, held, body, scanner, events, result } = answer;
+pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<Body> {
+    let Answer { mut head, held, body, events, result } = answer;
     strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.
     head.version = http::Version::HTTP_11;
@@ -72,7 +72,6 @@ pub fn relay(answer: Answer, mut meter: Box<Meter>, inject_usage: bool) -> Respo
         head.headers.insert(REQUEST_ID, id);
     }
     let dialect = meter.opening().dialect;
-    meter.answering(scanner);
     let outcome = if result == AttemptResult::ClientError { Outcome::Rejected } else { Outcome::Completed };
     let start = Start {
         held,

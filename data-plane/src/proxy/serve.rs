@@ -1,10 +1,10 @@
 //! The steps of one request, in order. See walk 1 in ARCHITECTURE.md.
 
-use super::attempt::{Answer, Exchange, Fault, Then};
+use super::attempt::{Answer, Exchange, Fault, Target, Then};
 use super::caller::{Caller, authenticate, header};
 use super::choose::{Choice, Ground, Nothing, Trail, Wish};
 use super::inbound::{self, Share};
-use super::meter::{Meter, Opening, millis};
+use super::meter::{Meter, Opening, Running};
 use super::refuse::Refusal;
 use super::screen::screen;
 use super::{Body, Proxy, models, respond};
@@ -17,7 +17,8 @@ use bytes::Bytes;
 use chrono::Timelike;
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
-use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy};
+use contract::table::Measure;
+use contract::usage::{AttemptResult, Outcome, SelectedBy};
 use contract::window::now_ms;
 use http::request::Parts;
 use http::{Request, Response};
@@ -212,8 +213,12 @@ impl Proxy {
             health: &self.shared.health,
             rotation: &self.shared.rotation,
         };
-        let over =
-            |up: &Upstream| !up.row.limits.is_empty() && self.limiter.provider_over(&up.row, zone, now_ms);
+        let over = |up: &Upstream| match self.limiter.provider_load(&up.row, zone, now_ms) {
+            None => false,
+            // Full of sessions, it still serves those that it has.
+            Some(Measure::Sessions) => bound != Some(up.row.id),
+            Some(Measure::Requests | Measure::Usd) => true,
+        };
         trail.next(&ground, &wish, over)
     }
 
@@ -238,10 +243,14 @@ impl Proxy {
         meter.trying(up, &model);
         self.began(meter.opening(), up);
         for left in (0..tries).rev() {
-            let began = Instant::now();
-            let at_ms = now_ms();
+            let running = Running {
+                selected_by: choice.by,
+                started_at_ms: meter.opening().now_ms(),
+                began: Instant::now(),
+            };
+            meter.running(running);
             let span = trace::attempt_span(meter.span(), up, &model);
-            let outcome = self.attempt(exchange, up, &model, &span).await;
+            let outcome = self.attempt(exchange, meter, Target { up, model: &model, span: &span }).await;
             let (mut result, status, detail) = match &outcome {
                 Ok(answer) => (answer.result, Some(answer.head.status.as_u16()), String::new()),
                 Err(fault) => (fault.result, fault.status, fault.detail.clone()),
@@ -251,22 +260,15 @@ impl Proxy {
             }
             trace::finish_attempt(&span, status, &detail);
             self.shared.metrics.attempted(up.row.kind, result);
-            meter.tried(Attempt {
-                provider_id: up.row.id,
-                provider_name: up.row.name.clone(),
-                result,
-                selected_by: choice.by,
-                status,
-                detail,
-                started_at_ms: at_ms,
-                duration_ms: millis(began.elapsed().as_millis()),
-                model: model.clone(),
-            });
+            meter.tried(result, status, detail);
             let fault = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
-            let again = fault.then == Then::Again && left > 0 && choice.by != SelectedBy::LastResort;
+            let again = fault.then == Then::Again
+                && left > 0
+                && choice.by != SelectedBy::LastResort
+                && meter.opening().started.elapsed() + config.retry_pause < config.failover_timeout;
             if !again {
                 self.shared.health.record(up, &fault.verdict, now_ms());
                 return Err(fault);

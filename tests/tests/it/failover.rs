@@ -340,6 +340,27 @@ async fn when_nobody_can_serve_the_caller_learns_it_in_its_dialect() -> Result<(
 }
 
 #[tokio::test]
+async fn a_hang_up_before_the_first_content_is_billed_by_what_the_upstream_said() -> Result<()> {
+    let scene = Scene::open(Fleet::plan().proxies(1).without_redis()).await?;
+    scene.upstream.script([Answer::ok().hang(2)]);
+    let waiting = scene.alice(0);
+    let call = tokio::spawn(async move { waiting.message(CLAUDE, true).await });
+    scene.upstream.eventually(|stats| stats.all().in_flight == 1).await;
+    // The proxy has seen the first events when it has answered somebody who came after them.
+    for _ in 0..3 {
+        assert_eq!(scene.alice(0).status(CLAUDE).await?, 200);
+    }
+    call.abort();
+    scene.upstream.eventually(|stats| stats.all().in_flight == 0 && stats.all().aborted == 1).await;
+    scene.fleet.expect_records("status = 499 AND outcome = 'aborted'", 1).await?;
+    let rows = scene.fleet.rows("status = 499")?;
+    assert_eq!(rows[0]["usage_source"], "estimated", "{rows:?}");
+    assert!(rows[0]["input_tokens"].as_i64() > Some(0), "{rows:?}");
+    assert_eq!(rows[0]["attempts"][0]["reason"], "client_abort", "{rows:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_caller_who_hangs_up_cancels_the_upstream_and_leaves_one_record() -> Result<()> {
     let scene = Scene::open(Fleet::plan().proxies(1).without_redis()).await?;
     // In mid-stream.

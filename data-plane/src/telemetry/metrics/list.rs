@@ -93,8 +93,8 @@ pub(super) const TOKEN_CLASSES: &[&str] = &[
 
 /// Values of the label `reason` of failed authentications: the words of `proxy::refuse`; new ones share `other`.
 pub(super) const CREDENTIAL_REASONS: &[&str] = &[
-    "no_credential",
-    "ambiguous_credential",
+    "missing",
+    "ambiguous",
     "invalid_api_key",
     "key_disabled",
     "key_expired",
@@ -107,7 +107,7 @@ pub(super) const CREDENTIAL_REASONS: &[&str] = &[
 /// Values of the label `reason` of refusals: the words of `proxy::refuse`; new ones share `other`.
 pub(super) const REASONS: &[&str] = &[
     "not_ready",
-    "overloaded",
+    "body_budget",
     "not_found",
     "request_too_large",
     "body_timeout",
