@@ -18,6 +18,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
@@ -25,6 +26,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Most of a request that is buffered before it is asked for.
 const MAX_BUFFER: usize = 64 * 1024;
+/// For the first request of a connection that was opened before the drain began: it may be in the socket already, and
+/// whoever sent it was promised an answer by the handshake. Drains end this much later where callers hold connections
+/// that they never used.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(300);
 /// Headers that hyper parses without an allocation.
 const USUAL_HEADERS: usize = 100;
 
@@ -57,7 +62,8 @@ pub(super) struct State {
     since: Cell<Instant>,
     /// Since when the socket has taken nothing.
     blocked: Cell<Option<Instant>>,
-    draining: Cell<bool>,
+    /// Since when.
+    draining: Cell<Option<Instant>>,
     waker: OnceCell<Waker>,
     task: OnceCell<AbortHandle>,
 }
@@ -68,7 +74,7 @@ impl Default for State {
             phase: Cell::new(Phase::Fresh),
             since: Cell::new(Instant::now()),
             blocked: Cell::new(None),
-            draining: Cell::new(false),
+            draining: Cell::new(None),
             waker: OnceCell::new(),
             task: OnceCell::new(),
         }
@@ -78,7 +84,7 @@ impl Default for State {
 impl State {
     /// No further request; what runs may end.
     pub(super) fn drain(&self) {
-        self.draining.set(true);
+        self.draining.set(Some(Instant::now()));
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
@@ -109,7 +115,11 @@ impl State {
             return Some((blocked + settings.send_timeout, Over::SlowReader));
         }
         match self.phase.get() {
-            Phase::Fresh => Some((self.since.get() + settings.header_read_timeout, Over::Unused)),
+            Phase::Fresh => {
+                let first = self.since.get() + settings.header_read_timeout;
+                let drained = self.draining.get().map_or(first, |since| since + FIRST_REQUEST_GRACE);
+                Some((first.min(drained), Over::Unused))
+            }
             Phase::Head => Some((self.since.get() + settings.header_read_timeout, Over::SlowHead)),
             Phase::Rest => Some((self.since.get() + settings.keep_alive_timeout, Over::Unused)),
             Phase::Busy => None,
@@ -151,15 +161,19 @@ where
     let mut told = false;
     poll_fn(|cx| {
         state.waker.get_or_init(|| cx.waker().clone());
-        if state.draining.get() && !told {
-            told = true;
-            if state.phase.get() == Phase::Fresh {
-                return Poll::Ready(Ok(()));
+        // A connection that has read nothing would be closed by it, with a request that may be on its way.
+        let tell = |told: bool| state.draining.get().is_some() && !told && state.phase.get() != Phase::Fresh;
+        loop {
+            if tell(told) {
+                told = true;
+                connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.map_err(Ended::from));
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended.map_err(Ended::from));
+            }
+            if !tell(told) {
+                break;
+            }
         }
         alarm.poll(cx, &state, &settings)
     })

@@ -117,6 +117,24 @@ async fn drain_lets_a_body_end_closes_idle_ones_and_takes_no_new_ones() {
 }
 
 #[tokio::test]
+async fn a_first_request_that_comes_with_the_drain_is_answered() {
+    local(async {
+        let fixture = start(|_| {});
+        // Accepted, with nothing read of it; then the drain begins, and only then the request comes.
+        let mut fresh = connect(&fixture, "").await;
+        let mut known = connect(&fixture, GET).await;
+        assert!(read(&mut known, "ok").await.starts_with("HTTP/1.1 200"));
+        fixture.drain.cancel();
+        assert_eq!(read(&mut known, "").await, "", "the drain has begun");
+        fresh.write_all(GET.as_bytes()).await.unwrap();
+        let answer = read(&mut fresh, "").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+        assert_eq!(fixture.cut.await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn drain_has_a_deadline_and_can_be_hurried() {
     local(async {
         let fixture = start(|settings| settings.drain_timeout = Duration::from_millis(20));
