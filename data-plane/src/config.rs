@@ -73,6 +73,7 @@ macro_rules! settings {
                     value::read::<$kind>(variable, &lookup)?
                 },)+ };
                 config.complete();
+                config.check()?;
                 Ok(config)
             }
         }
@@ -142,6 +143,8 @@ settings! {
     "BODY_BUDGET_BYTES" body_budget_bytes: usize = "536870912";
     /// Longest pause between two chunks of a request body.
     "BODY_READ_TIMEOUT" body_read_timeout: Duration = "30s";
+    /// For a whole request body, however steadily it trickles in.
+    "BODY_TOTAL_TIMEOUT" body_total_timeout: Duration = "10m";
     /// Longest wait for a complete request head, from its first byte.
     "HEADER_READ_TIMEOUT" header_read_timeout: Duration = "10s";
     /// How long a caller's connection may rest between two requests.
@@ -228,6 +231,29 @@ impl Config {
     /// The defaults, changed by pairs of variable and value. For tests and tools.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Error> {
         Self::read(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    /// Zero would not mean "no limit" here but a proxy that answers nobody, or a loop without a pause.
+    fn check(&self) -> Result<(), Error> {
+        let times = [
+            ("CONTROL_TIMEOUT", self.control_timeout),
+            ("REDIS_TIMEOUT", self.redis_timeout),
+            ("LEDGER_TIMEOUT", self.ledger_timeout),
+            ("RESERVATION_TTL", self.reservation_ttl),
+            ("SPOOL_FSYNC_INTERVAL", self.spool_fsync_interval),
+            ("BODY_READ_TIMEOUT", self.body_read_timeout),
+            ("BODY_TOTAL_TIMEOUT", self.body_total_timeout),
+            ("HEADER_READ_TIMEOUT", self.header_read_timeout),
+            ("KEEP_ALIVE_TIMEOUT", self.keep_alive_timeout),
+            ("SEND_TIMEOUT", self.send_timeout),
+            ("CONNECT_TIMEOUT", self.connect_timeout),
+            ("SESSION_TTL", self.session_ttl),
+            ("FAILOVER_TIMEOUT", self.failover_timeout),
+        ];
+        match times.into_iter().find(|(_, time)| time.is_zero()) {
+            Some((name, _)) => Err(Error::Wrong { name, expected: "a time above 0".to_owned() }),
+            None => Ok(()),
+        }
     }
 
     /// Fills in what depends on other settings or on the machine.

@@ -41,6 +41,8 @@ fn one_sentence_names_the_variable() {
             "CONTROL_PLANE_GRPC is wrong: expected a URL that begins with http:// or https://",
         ),
         ("ACCESS_LOG", "maybe", "ACCESS_LOG is wrong: expected true or false"),
+        ("SPOOL_FSYNC_INTERVAL", "0", "SPOOL_FSYNC_INTERVAL is wrong: expected a time above 0"),
+        ("FAILOVER_TIMEOUT", "0s", "FAILOVER_TIMEOUT is wrong: expected a time above 0"),
     ];
     for (name, value, expected) in cases {
         let mut pairs = vec![(*name, *value)];

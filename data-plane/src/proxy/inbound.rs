@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Decompressed bytes between two looks at the other tasks of this thread.
 const DECODE_STEP: usize = 64 * 1024;
@@ -64,8 +64,10 @@ pub async fn collect(
     }
     let mut chunks: SmallVec<[Bytes; 4]> = SmallVec::new();
     let mut total = 0usize;
+    let end = Instant::now() + config.body_total_timeout;
     loop {
-        let frame = match timeout(config.body_read_timeout, body.frame()).await {
+        let soon = (Instant::now() + config.body_read_timeout).min(end);
+        let frame = match timeout_at(soon, body.frame()).await {
             Err(_) => return Err(Refusal::BodyTimeout),
             Ok(None) => break,
             Ok(Some(Err(error))) => return Err(Refusal::BodyUnreadable(error.to_string())),

@@ -67,7 +67,10 @@ impl View {
             batch.position.ordinal += 1;
             match pb::UsageRecord::decode(record.as_slice()) {
                 Ok(record) => batch.records.push(record),
-                Err(error) => tracing::error!(%error, "a usage record in the spool is not readable"),
+                Err(error) => {
+                    metrics::counter!(SPOOL_DAMAGED).increment(1);
+                    tracing::error!(%error, "a usage record in the spool is not readable");
+                }
             }
             *left = left.saturating_sub(record.len() as u64);
             if batch.records.len() >= max || *left == 0 {

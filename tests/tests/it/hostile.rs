@@ -213,6 +213,7 @@ async fn a_length_and_chunks_together_smuggle_nothing() -> Result<()> {
 #[tokio::test]
 async fn callers_who_dawdle_are_dismissed() -> Result<()> {
     let plan = small().proxy_env("HEADER_READ_TIMEOUT", "1s").proxy_env("BODY_READ_TIMEOUT", "1s");
+    let plan = plan.proxy_env("BODY_TOTAL_TIMEOUT", "2s");
     let scene = Scene::open(plan).await?;
     let port = scene.fleet.proxies[0].port();
     let mut waiting = Vec::new();
@@ -243,6 +244,21 @@ async fn callers_who_dawdle_are_dismissed() -> Result<()> {
         }
     };
     tokio::time::timeout(PATIENCE, dripping).await.context("a head byte by byte goes on for ever")?;
+    // Nor for a body's.
+    let socket = TcpStream::connect(("127.0.0.1", port)).await?;
+    let (mut reading, mut writing) = socket.into_split();
+    writing.write_all(head(&scene, "content-length: 100000\r\n\r\n").as_bytes()).await?;
+    let dripping = async {
+        while writing.write_all(b"{").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let mut answer = [0; 12];
+    tokio::select! {
+        read = tokio::time::timeout(PATIENCE, reading.read_exact(&mut answer)) => drop(read.context("no answer")??),
+        () = dripping => anyhow::bail!("closed without an answer"),
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408", "a body byte by byte");
     alive(&scene).await.map(drop)
 }
 
