@@ -80,6 +80,15 @@ impl Api {
         Self { state: Data::new(state), bearer: Some(TOKEN.to_owned()) }
     }
 
+    /// The same database under other settings.
+    fn restarted(&self, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = self.state.settings.clone();
+        change(&mut settings);
+        let (pool, newest) = (self.state.pool.clone(), watch::channel(None).1);
+        let state = State::new(pool, settings, publish::Wake::default(), publish::Fleet::default(), newest);
+        Self { state: Data::new(state), bearer: self.bearer.clone() }
+    }
+
     /// The same, called with another credential.
     fn by(&self, bearer: &str) -> Self {
         Self { state: self.state.clone(), bearer: Some(bearer.to_owned()) }

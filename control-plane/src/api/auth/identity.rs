@@ -51,15 +51,29 @@ pub(super) async fn find(state: &State, credential: &str) -> Result<Found, Failu
         let account = logins::account(&mut conn, ROOT).await?;
         return Ok(known(account.map(|account| (account, None))));
     }
-    let hash = key::hash(credential);
     let mut conn = state.pool.read().await?;
-    Ok(match credential.starts_with(key::SESSION_PREFIX) {
-        true => known(logins::by_session_hash(&mut conn, &hash).await?),
-        false => {
-            let found = logins::by_key_hash(&mut conn, &hash).await?;
-            known(found.map(|(account, key)| (account, Some(key))))
+    if !credential.starts_with(key::SESSION_PREFIX) {
+        let found = logins::by_key_hash(&mut conn, &key::hash(credential)).await?;
+        return Ok(known(found.map(|(account, key)| (account, Some(key)))));
+    }
+    for by_admin_token in [false, true] {
+        let hash = login_hash(state, credential, by_admin_token);
+        let found = logins::by_session_hash(&mut conn, &hash).await?;
+        if let Some(found) = found.filter(|(_, key)| key.is_none() == by_admin_token) {
+            return Ok(known(Some(found)));
         }
-    })
+    }
+    Ok(Found::Unknown)
+}
+
+/// Under which hash a login is kept. One made with ADMIN_TOKEN hangs on it: when the token is changed, because it got
+/// into wrong hands, the logins made with the old one are unknown at once.
+pub(super) fn login_hash(state: &State, login: &str, by_admin_token: bool) -> [u8; 32] {
+    if !by_admin_token {
+        return key::hash(login);
+    }
+    // Neither holds a line feed: a header could not carry it.
+    key::hash(&format!("{login}\n{}", state.settings.admin_token.expose()))
 }
 
 fn known(found: Option<(Account, Option<Credential>)>) -> Found {

@@ -1,6 +1,6 @@
 //! Login and logout. A login is an opaque token; Postgres keeps its hash.
 
-use super::identity::{Found, Identity, find, is_admin_token};
+use super::identity::{Found, Identity, find, is_admin_token, login_hash};
 use super::{Guard, cookies, presented, site};
 use crate::api::answer::Failures;
 use crate::api::{Ask, Failure, State};
@@ -114,7 +114,7 @@ async fn remember(
     address: &str,
 ) -> Result<String, Failure> {
     let value = key::mint_session();
-    let hash = key::hash(&value);
+    let hash = login_hash(state, &value, identity.key.is_none());
     let agent = request.headers().get("user-agent").and_then(|agent| agent.to_str().ok());
     let agent: Option<String> = agent.map(|agent| agent.chars().take(AGENT_MAX).collect());
     let account = &identity.account;
@@ -176,7 +176,9 @@ pub async fn logout(state: Data<State>, request: HttpRequest) -> Result<HttpResp
     if !values.is_empty() {
         let mut conn = state.pool.write().await?;
         for value in values {
-            logins::revoke(&mut conn, &key::hash(&value)).await?;
+            for by_admin_token in [false, true] {
+                logins::revoke(&mut conn, &login_hash(&state, &value, by_admin_token)).await?;
+            }
         }
     }
     let mut response = HttpResponse::Ok();

@@ -205,6 +205,24 @@ async fn case_5_both_pages_are_open_and_self_contained() {
 }
 
 #[actix_web::test]
+async fn a_new_admin_token_ends_the_logins_of_the_old_one_and_no_others() {
+    let api = Api::new().await;
+    let user = api.data("users/addUser", r#"{"name":"Alice"}"#).await;
+    let key = user["defaultKey"]["key"].as_str().unwrap();
+    let mut sessions = Vec::new();
+    for token in [TOKEN, key] {
+        let answer = api.anonymous().send(login(&json!({"token": token}).to_string())).await;
+        let session = cookies(&answer)[0].split(';').next().unwrap().replace("session=", "");
+        assert_eq!(api.by(&session).act("model-prices/hasPriceTable", "").await.status, 200);
+        sessions.push(session);
+    }
+    let api = api.restarted(|settings| settings.admin_token = Secret::new("another-admin-token"));
+    let (admin, alice) = (api.by(&sessions[0]), api.by(&sessions[1]));
+    assert_eq!(admin.refused("model-prices/hasPriceTable", "").await, code(401, "TOKEN_INVALID"));
+    assert_eq!(alice.act("model-prices/hasPriceTable", "").await.status, 200);
+}
+
+#[actix_web::test]
 async fn the_end_of_a_key_or_user_ends_its_logins() {
     let api = Api::new().await;
     let user = api.data("users/addUser", r#"{"name":"Alice"}"#).await;
