@@ -94,7 +94,8 @@ impl Opening {
         Ask {
             request: self.id,
             user: self.caller.user.id,
-            now_ms: self.started_at_ms,
+            // Not when it began: its body may have taken a while, and slices of limits end meanwhile.
+            now_ms: self.now_ms(),
             counters,
             estimate,
             session: self.session.as_deref(),
@@ -212,6 +213,11 @@ impl Meter {
             duration_ms: millis(running.began.elapsed().as_millis()),
             model: self.upstream_model.clone().unwrap_or_default(),
         });
+    }
+
+    /// The attempt gave no answer: what was seen of it is nobody's to pay.
+    pub fn failed(&mut self) {
+        self.scanner = None;
     }
 
     /// How many attempts there were.

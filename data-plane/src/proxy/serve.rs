@@ -265,6 +265,7 @@ impl Proxy {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
+            meter.failed();
             let again = fault.then == Then::Again
                 && left > 0
                 && choice.by != SelectedBy::LastResort

@@ -73,7 +73,9 @@ local function roll(key, length, bucket, tail, head)
     return nil
   end
   local oldest = gone + 1
-  while oldest < head and redis.call('HEXISTS', key, oldest) == 0 do oldest = oldest + 1 end
+  -- Bounded: a head that a wrong clock wrote may lie far ahead; the next call goes on from here.
+  local stop = math.min(head, oldest + 5000)
+  while oldest < stop and redis.call('HEXISTS', key, oldest) == 0 do oldest = oldest + 1 end
   redis.call('HSET', key, 'tail', oldest)
   return oldest
 end
@@ -133,6 +135,7 @@ function read.r(key, spec)
   local row = redis.call('ZRANGE', key, at, at, 'WITHSCORES')
   local reset = row[2] and tonumber(row[2]) + spec.a or slices_leave
   if slices > 0 and slices_leave < reset then reset = slices_leave end
+  reset = reset or now
   return count, reset, reset - now
 end
 

@@ -32,9 +32,11 @@ for i = 1, n do
   local spec, key = specs[i], KEYS[i]
   if spec.kind == 'r' then
     local at = lent_key(key)
-    if unused ~= '0' and redis.call('HEXISTS', at, last_bucket) == 1 then
-      redis.call('HINCRBY', at, last_bucket, '-' .. unused)
-      redis.call('HINCRBY', at, 'spent', '-' .. unused)
+    -- Never more than is there: a Redis that came back older than it was may know nothing of the slice.
+    local back = math.min(tonumber(unused), number(redis.call('HGET', at, last_bucket)))
+    if back > 0 then
+      subtract(at, last_bucket, string.format('%.0f', back))
+      subtract(at, 'spent', string.format('%.0f', back))
     end
   elseif spec.kind == 's' then
     for session = 1, sessions do

@@ -16,6 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// A resting connection that was closed says so at once. What breaks later was perhaps worked on, and paid for.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
 /// What all clients of a process share.
 #[derive(Clone)]
 pub struct Settings {
@@ -80,8 +83,9 @@ impl Client {
         let Some(resting) = self.pool.take(origin(&up.base)) else {
             return Box::pin(self.sent_afresh(up, request, head_timeout)).await;
         };
+        let began = Instant::now();
         match self.exchange(resting, request.clone(), head_timeout, true).await {
-            Err(broken) if broken.untouched => {
+            Err(broken) if broken.untouched && began.elapsed() < STALE_WITHIN => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
                 Box::pin(self.sent_afresh(up, request, head_timeout)).await
             }

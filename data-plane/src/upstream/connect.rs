@@ -7,15 +7,17 @@ use super::tls::Tls;
 use rustls_pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
+use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Position, Url};
@@ -57,7 +59,10 @@ impl Connection {
     /// only where something came.
     pub(super) fn is_usable(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        self.poll_read(&mut cx, &mut [0; 16]).is_pending()
+        let mut buffer = [0; 16];
+        // A task that has used up its turns would be told "nothing there" whatever has come.
+        let read = unconstrained(poll_fn(|cx| self.poll_read(cx, &mut buffer)));
+        pin!(read).poll(&mut cx).is_pending()
     }
 }
 

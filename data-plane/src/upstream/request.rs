@@ -50,7 +50,9 @@ pub fn request(
         }
     });
     for (name, value) in traced {
-        writer.header(name.as_str(), value);
+        if !prepared.custom.contains(name) {
+            writer.header(name.as_str(), value);
+        }
     }
     Ok(writer.end(body))
 }

@@ -29,6 +29,9 @@ const FRESH_MS: i64 = 2_000;
 /// Sessions of one holder; requests of others ask Redis.
 const MAX_SESSIONS: usize = 512;
 
+/// What Redis holds reserved, after an answer was lost.
+const UNKNOWN: i64 = -1;
+
 fn fresh_id(now_ms: i64) -> RequestId {
     RequestId::new(now_ms, rand::random())
 }
@@ -335,7 +338,17 @@ impl Holder {
     pub(in crate::store) fn lent(&self, plan: &Plan, lent: Option<Lent>) {
         let mut state = self.state.borrow_mut();
         state.renewing = false;
-        let Some(lent) = lent else { return };
+        let Some(lent) = lent else {
+            // It may hold a reservation all the same: renewed until it is known again.
+            state.reserved = UNKNOWN;
+            for (id, _) in &plan.sessions {
+                if let Some(known) = state.sessions.values_mut().find(|known| known.id == *id) {
+                    known.touched = true;
+                }
+            }
+            state.touched |= !plan.sessions.is_empty();
+            return;
+        };
         state.reserved = if self.counts_money() { plan.keep + lent.nano } else { 0 };
         // Requests may have ended meanwhile; together with what they left, no more than Redis reserved.
         let nano = lent.nano + plan.keep - state.in_flight - state.spent;

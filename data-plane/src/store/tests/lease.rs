@@ -216,9 +216,39 @@ fn what_was_spent_from_slices_survives_redis() {
         let total = burst(1_500).await;
         server.freeze(false);
         eventually("all is charged", async || worker.counted(&counters).await >= total).await;
+        // Also what was lent with an answer that nobody waited for any longer.
+        eventually("nothing stays reserved", async || reserved(&server) == 0).await;
         worker.stop().await;
         let fresh = Worker::start(with_redis(&server), &book).await;
         assert_eq!(fresh.counted(&counters).await, total, "once");
         server.kill();
+    });
+}
+
+#[test]
+fn what_redis_has_forgotten_of_a_slice_is_not_given_back() {
+    local(async {
+        let server = RedisServer::start();
+        let worker = Worker::start(lending(&server), &Arc::default()).await;
+        let (counters, key) = ([minute(1_000_000)], "sw:{u42}:u42:rm:l");
+        let mut burst = async |millis: u64| {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_millis(millis) {
+                assert!(one(&worker, &counters, None, (0, 0)).await);
+                tokio::task::yield_now().await;
+            }
+        };
+        burst(300).await;
+        let fields = server.command(&["HKEYS", key]);
+        let buckets: Vec<&str> = fields.lines().filter(|field| field.parse::<i64>().is_ok()).collect();
+        assert!(!buckets.is_empty(), "nothing was lent");
+        // As after a fail-over to a replica that lagged.
+        for bucket in &buckets {
+            server.command(&["HSET", key, bucket, "1"]);
+        }
+        server.command(&["HSET", key, "spent", &buckets.len().to_string()]);
+        burst(300).await;
+        let values = server.command(&["HVALS", key]);
+        assert!(values.lines().all(|value| !value.starts_with('-')), "{values}");
     });
 }
