@@ -28,6 +28,7 @@ use crate::publish;
 use chrono_tz::Tz;
 use contract::seal::Sealer;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 /// What every handler can reach. Made once, shared by all workers.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct State {
     pub newest: publish::Newest,
     /// Failed logins by address.
     pub guard: auth::Guard,
+    /// Turns of the requests that are handled at once.
+    pub turns: Semaphore,
 }
 
 /// The settings that handlers read.
@@ -67,6 +70,10 @@ pub struct Settings {
     pub forwarded_hops: usize,
     /// How long a proxy that stayed away is still shown.
     pub forget: Duration,
+    /// Requests handled at once.
+    pub parallel: usize,
+    /// How long one beyond that waits for its turn.
+    pub queue: Duration,
     /// How long a refresh waits for the proxies.
     pub refresh_wait: Duration,
     /// How long a conversation counts as active.
@@ -84,6 +91,7 @@ impl State {
         fleet: publish::Fleet,
         newest: publish::Newest,
     ) -> Self {
-        Self { pool, settings, wake, fleet, newest, guard: auth::Guard::default() }
+        let turns = Semaphore::new(settings.parallel);
+        Self { pool, settings, wake, fleet, newest, guard: auth::Guard::default(), turns }
     }
 }

@@ -126,6 +126,8 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         body_timeout: config.admin.body_timeout,
         forwarded_hops: config.admin.forwarded_hops,
         forget: config.publish.forget,
+        parallel: config.admin.parallel,
+        queue: config.admin.queue,
         refresh_wait: config.admin.refresh_wait,
         conversation_ttl: config.admin.conversation_ttl,
         outbound,

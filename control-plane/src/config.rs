@@ -132,6 +132,11 @@ pub struct Admin {
     /// `FORWARDED_HOPS`: how many proxies in front append to `X-Forwarded-For`; 0: none is believed. Too high,
     /// and a caller can name its own address.
     pub forwarded_hops: usize,
+    /// `ADMIN_CONCURRENCY`: requests handled at once; keep it below `DATABASE_MAX_CONNECTIONS`, so that usage and
+    /// jobs always find a connection.
+    pub parallel: usize,
+    /// `ADMIN_QUEUE_MS`: how long a request beyond that waits for its turn before it is answered 429.
+    pub queue: Duration,
     /// `REFRESH_WAIT_MS`: how long `refreshCacheAction` waits for the proxies to act on the newest change.
     pub refresh_wait: Duration,
     /// `SESSION_TTL_SECONDS`: how long a conversation counts as active after its last request; the proxies'
@@ -216,6 +221,8 @@ impl Config {
                 max_body: env.count("MAX_BODY_BYTES", 10 << 20)?,
                 body_timeout: env.millis("BODY_TIMEOUT_MS", 10_000)?,
                 forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
+                parallel: env.count("ADMIN_CONCURRENCY", 12)?,
+                queue: env.millis("ADMIN_QUEUE_MS", 20_000)?,
                 refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
                 conversation_ttl: env.seconds("SESSION_TTL_SECONDS", 300)?,
             },

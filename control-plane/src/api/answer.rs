@@ -109,6 +109,9 @@ pub enum Failures {
     /// The body is larger than `MAX_BODY_BYTES`.
     #[response(status = 413)]
     TooLarge(super::error::Problem),
+    /// Too many requests at once; `Retry-After` says when to try again.
+    #[response(status = 429)]
+    TooMany(super::error::Problem),
     /// Internal error.
     #[response(status = 500)]
     Internal(super::error::Problem),

@@ -22,6 +22,8 @@ use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
 use identity::{Found, Identity};
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use tokio::sync::SemaphorePermit;
+use tokio::time::timeout;
 
 /// Where the actions are.
 pub const ACTIONS: &str = "/api/actions/";
@@ -137,9 +139,17 @@ pub async fn required(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
-    let checked = match is_open(request.path()) {
-        true => open(request.request()),
-        false => authenticate(&request).await.map(Some),
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let is_open = is_open(request.path());
+    // Held until the answer is made. What is open waits for nobody, and holds up nobody with a slow body.
+    let turn = match (&state, is_open) {
+        (Some(state), false) => turn(state).await.map(Some),
+        _ => Ok(None),
+    };
+    let checked = match (&turn, is_open) {
+        (Err(code), _) => Err(Failure::from(*code).retry_after(1)),
+        (Ok(_), true) => open(request.request()),
+        (Ok(_), false) => authenticate(&request).await.map(Some),
     };
     match checked {
         Err(failure) => {
@@ -154,6 +164,13 @@ pub async fn required(
             Ok(next.call(request).await?.map_into_boxed_body())
         }
     }
+}
+
+/// A request's turn. Queueing here keeps a crowd from waiting for Postgres' connections, where the wait means
+/// that Postgres is in trouble.
+async fn turn(state: &State) -> Result<SemaphorePermit<'_>, Code> {
+    let turn = timeout(state.settings.queue, state.turns.acquire()).await;
+    turn.ok().and_then(Result::ok).ok_or(Code::TooMany)
 }
 
 /// Logging somebody in from another site is an attack as well.

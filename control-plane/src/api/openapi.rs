@@ -1,8 +1,11 @@
 //! The OpenAPI document: made from the handlers, with what holds for all of them.
 
+mod tidy;
+
 use super::routes::{BASE, Handlers};
 use actix_web::{HttpResponse, get};
 use std::sync::LazyLock;
+use tidy::tidy;
 use utoipa::OpenApi as _;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme,
@@ -31,8 +34,10 @@ const SCHEMES: [&str; 4] = ["session", "authToken", "bearer", "apiKey"];
 
 /// The document, made once.
 static DOCUMENT: LazyLock<OpenApi> = LazyLock::new(document);
-static TEXT: LazyLock<Result<String, String>> =
-    LazyLock::new(|| DOCUMENT.to_json().map_err(|error| error.to_string()));
+static TEXT: LazyLock<Result<String, String>> = LazyLock::new(|| {
+    let document = serde_json::to_value(&*DOCUMENT).map_err(|error| error.to_string())?;
+    Ok(tidy(document).to_string())
+});
 
 fn document() -> OpenApi {
     let mut document = Handlers::openapi();

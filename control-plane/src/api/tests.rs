@@ -71,6 +71,8 @@ impl Api {
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
             conversation_ttl: Duration::from_secs(300),
+            parallel: 3,
+            queue: Duration::from_secs(10),
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
         };

@@ -150,6 +150,9 @@ codes! {
     /// Too many failed logins from one address.
     LoginLocked = "RATE_LIMITED", 429, "too many failed logins; try again in {seconds} seconds", "登录失败次数过多，请在 {seconds} 秒后重试";
 
+    /// Too many requests at once.
+    TooMany = "RATE_LIMITED", 429, "too many requests at once; try again", "并发请求过多，请稍后重试";
+
     /// No such action.
     UnknownPath = "NOT_FOUND", 404, "there is no {path}", "接口不存在：{path}";
     /// The path exists with another method.

@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md and what the system must withstand. Nothing here sleeps to let something happen; it waits
 //! for conditions with patience.
 
+mod actions;
 mod admin;
 mod answers;
 mod chaos;

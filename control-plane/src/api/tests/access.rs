@@ -275,3 +275,15 @@ async fn the_fleet() {
     assert_eq!(answer.body["data"]["generation"], generation, "{}", answer.text);
     assert_eq!(answer.body["data"]["summary"], format!("0 of 0 at {generation}"));
 }
+
+#[actix_web::test]
+async fn a_crowd_waits_for_its_turn_and_then_is_told_so() {
+    let api = Api::made(|settings| settings.queue = Duration::from_millis(20)).await;
+    let held = api.state.turns.acquire_many(3).await.unwrap();
+    let answer = api.act("users/getUsers", "").await;
+    assert_eq!((answer.status.as_u16(), &answer.body["errorCode"]), (429, &json!("RATE_LIMITED")));
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(api.anonymous().fetch("/api/actions/docs").await.0, 200, "what is open waits for nobody");
+    drop(held);
+    assert_eq!(api.act("users/getUsers", "").await.status, 200);
+}

@@ -25,5 +25,6 @@ pub async fn get_model_prices(
 ) -> Reply<Vec<PriceView>> {
     let mut conn = state.pool.read().await?;
     let (rows, _) = prices::page(&mut conn, caller.0.owner, &Filter::default(), 0, MAX).await?;
+    drop(conn);
     Ok(Answer::read(rows.into_iter().map(PriceView::from).collect()))
 }

@@ -80,6 +80,7 @@ pub async fn get_model_prices_paginated(
     let offset = (page - 1).saturating_mul(page_size);
     let mut conn = state.pool.read().await?;
     let (rows, total) = prices::page(&mut conn, caller.0.owner, &filter, offset, page_size).await?;
+    drop(conn);
     let prices = rows.into_iter().map(PriceView::from).collect();
     let total_pages = (total + page_size - 1) / page_size;
     Ok(Answer::read(PricePage { prices, total, page, page_size, total_pages }))
