@@ -1,6 +1,6 @@
 # The commands a person needs. Everything lives in deploy/local/; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down status clean-data test bench lint fmt
+.PHONY: help up down status clean-data test bench clients lint fmt
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test: ## everything from the format check to end-to-end tests
 
 bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method", "profile" or "instructions")
 	@./deploy/local/bench.sh $(ARGS)
+
+clients: ## client code from the API's document (TypeScript, Python, Go), compiled and tried against `make up`
+	@./deploy/local/clients.sh
 
 lint: ## only the static checks of `make test`
 	@./deploy/local/test.sh lint
