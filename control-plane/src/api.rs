@@ -78,6 +78,8 @@ pub struct Settings {
     pub refresh_wait: Duration,
     /// How long a conversation counts as active.
     pub conversation_ttl: Duration,
+    /// How long what was said is shown; `None`: it is not kept.
+    pub messages_ttl: Option<Duration>,
     /// Calls to the outside.
     pub outbound: Outbound,
 }

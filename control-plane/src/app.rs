@@ -7,7 +7,9 @@ use crate::config::Config;
 use crate::db::{self, Pool};
 use crate::ingest::Ingest;
 use crate::outbound::{self, Outbound};
-use crate::publish::{Discovery, Fleet, Gate, HealthInbox, LiveInbox, Newest, Reconciler, Wake, listen};
+use crate::publish::{
+    Discovery, Fleet, Gate, HealthInbox, Keep, LiveInbox, Newest, Reconciler, Wake, listen,
+};
 use crate::tasks::Tasks;
 use crate::{api, jobs, ops};
 use actix_web::dev::ServerHandle;
@@ -78,7 +80,8 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     let pool = Pool::new(&config.database, tasks.main().clone());
 
     let (wake, fleet, health) = (Wake::default(), Fleet::default(), HealthInbox::default());
-    let live = LiveInbox::default();
+    let keep = Keep { sealer: config.access.sealer.clone(), ttl: config.admin.messages_ttl };
+    let live = LiveInbox::new(config.admin.store_messages.then_some(keep));
     let (sender, newest) = watch::channel(None);
     start_publishing(&config, &tasks, &pool, &wake, sender);
     start_storing(&config, &tasks, &pool, &wake, (&fleet, &health));
@@ -130,6 +133,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         queue: config.admin.queue,
         refresh_wait: config.admin.refresh_wait,
         conversation_ttl: config.admin.conversation_ttl,
+        messages_ttl: config.admin.store_messages.then_some(config.admin.messages_ttl),
         outbound,
     }
 }

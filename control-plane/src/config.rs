@@ -142,6 +142,11 @@ pub struct Admin {
     /// `SESSION_TTL_SECONDS`: how long a conversation counts as active after its last request; the proxies'
     /// `SESSION_TTL`.
     pub conversation_ttl: Duration,
+    /// `STORE_SESSION_MESSAGES`: whether `getSessionMessages` shows what was said; the proxies must be told to say it,
+    /// too. Off, nothing of a conversation is ever stored.
+    pub store_messages: bool,
+    /// `SESSION_MESSAGES_TTL_SECONDS`: for how long.
+    pub messages_ttl: Duration,
 }
 
 /// Config push.
@@ -225,6 +230,8 @@ impl Config {
                 queue: env.millis("ADMIN_QUEUE_MS", 20_000)?,
                 refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
                 conversation_ttl: env.seconds("SESSION_TTL_SECONDS", 300)?,
+                store_messages: env.flag("STORE_SESSION_MESSAGES", false)?,
+                messages_ttl: env.seconds("SESSION_MESSAGES_TTL_SECONDS", 300)?,
             },
             publish: publish(&env)?,
             ingest: Ingest {

@@ -11,6 +11,7 @@ pub mod keys;
 pub mod ledger;
 pub mod live;
 pub mod logins;
+pub mod messages;
 pub mod migrations;
 pub mod notifications;
 pub mod partitions;

@@ -11,7 +11,7 @@ mod session;
 mod subscribers;
 
 pub use health::HealthInbox;
-pub use live::LiveInbox;
+pub use live::{Keep, LiveInbox};
 pub use reconciler::{Reconciler, listen};
 pub use service::{Discovery, Gate};
 pub use subscribers::{Fleet, ProxyState, Rejection};

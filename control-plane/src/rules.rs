@@ -7,6 +7,7 @@ pub mod amount;
 pub mod check;
 pub mod form;
 pub mod key;
+pub mod messages;
 pub mod notification;
 pub mod price;
 pub mod provider;

@@ -193,6 +193,9 @@ settings! {
     "QUOTA_STATUS" quota_status: QuotaStatus = "402";
     /// What a caller who hung up pays: estimate or free.
     "BILL_ABORTED" bill_aborted: BillAborted = "estimate";
+    /// Whether the control plane is given what callers say, to show it for some minutes; it must be told to keep it,
+    /// too.
+    "STORE_SESSION_MESSAGES" store_session_messages: bool = "false";
     /// Unknown keys that one address may present within AUTH_FAILURE_WINDOW; 0: any number.
     "AUTH_FAILURE_LIMIT" auth_failure_limit: u32 = "20";
     /// Over which time unknown keys of one address are counted.

@@ -1,12 +1,19 @@
 //! Which requests are open now, for people. A request of a conversation takes a seat when its record begins and
 //! leaves it when the record's guard is dropped, whatever happens; the control plane is told once a second.
 //!
-//! Depends on `contract` only. A seat costs two short locks that are hardly ever contended: sixteen shards.
+//! Where it is configured, what callers say waits here for the same road; off by default.
+//!
+//! Depends on `contract` and bytes only. A seat costs two short locks that are hardly ever contended: sixteen shards.
 
+use bytes::Bytes;
 use contract::ids::{KeyId, ProviderId, RequestId, UserId};
 use contract::pb;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Largest body that is kept, and what may wait to be told; the oldest goes first.
+const SPOKEN_MAX: usize = 1 << 20;
+const WAITING_MAX: usize = 8 << 20;
 /// Parts that are locked on their own.
 const SHARDS: usize = 16;
 
@@ -33,7 +40,26 @@ pub struct Open {
 
 /// All of them. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Live(Arc<[Mutex<Shard>; SHARDS]>);
+pub struct Live(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    shards: [Mutex<Shard>; SHARDS],
+    spoken: Mutex<VecDeque<Spoken>>,
+}
+
+/// What the caller of a conversation said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    /// Whose rows it belongs to.
+    pub owner: UserId,
+    /// Who said it.
+    pub user: UserId,
+    /// Conversation.
+    pub session: Arc<str>,
+    /// The request's body, shared with the request.
+    pub body: Bytes,
+}
 
 #[derive(Default)]
 struct Shard {
@@ -77,9 +103,27 @@ impl Live {
         all
     }
 
+    /// Keeps what was said until it is told; of one conversation the newest.
+    pub fn keep(&self, spoken: Spoken) {
+        if spoken.body.len() > SPOKEN_MAX {
+            return;
+        }
+        let mut waiting = self.0.spoken.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|other| other.user != spoken.user || other.session != spoken.session);
+        waiting.push_back(spoken);
+        while waiting.iter().map(|spoken| spoken.body.len()).sum::<usize>() > WAITING_MAX {
+            waiting.pop_front();
+        }
+    }
+
+    /// Takes what waits.
+    pub fn spoken(&self) -> VecDeque<Spoken> {
+        std::mem::take(&mut *self.0.spoken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
         // Every change under the lock is a plain assignment, so a panicked holder left it whole.
-        self.0[shard].lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,6 +144,17 @@ impl Drop for Seat {
         drop(seats);
         // Its memory is freed outside of the lock.
         drop(open);
+    }
+}
+
+impl From<Spoken> for pb::Spoken {
+    fn from(spoken: Spoken) -> Self {
+        Self {
+            owner_id: spoken.owner.0,
+            user_id: spoken.user.0,
+            session_id: spoken.session.to_string(),
+            body: spoken.body,
+        }
     }
 }
 
@@ -136,6 +191,26 @@ mod tests {
     }
 
     #[test]
+    fn of_what_is_said_the_newest_is_kept_within_bounds() {
+        let live = Live::default();
+        let say = |session: &str, size: usize| {
+            let (owner, user) = (UserId(1), UserId(2));
+            live.keep(Spoken { owner, user, session: session.into(), body: vec![b' '; size].into() });
+        };
+        let sizes = || live.spoken().iter().map(|spoken| spoken.body.len()).collect::<Vec<_>>();
+        say("a", 1);
+        say("b", 2);
+        say("a", 3);
+        say("c", SPOKEN_MAX + 1);
+        assert_eq!(sizes(), [2, 3]);
+        assert!(sizes().is_empty(), "told once");
+        for session in 0..9 {
+            say(&session.to_string(), SPOKEN_MAX);
+        }
+        assert_eq!(sizes().len(), 8);
+    }
+
+    #[test]
     fn seats_are_taken_changed_left_and_used_again() {
         let live = Live::default();
         let ids: Vec<RequestId> = (0..40).map(|n| RequestId::new(n, rand::random())).collect();
@@ -149,7 +224,7 @@ mod tests {
         assert_eq!(starts(100), [39]);
         let memory = |live: &Live| (0..SHARDS).map(|shard| live.lock(shard).seats.len()).sum::<usize>();
         let before = memory(&live);
-        seats.extend(ids.iter().map(|id| live.enter(*id, open(5))).skip(1));
+        seats.extend(ids.iter().skip(1).map(|id| live.enter(*id, open(5))));
         assert_eq!((memory(&live), live.open(100).len()), (before, 40), "places are used again");
         drop(seats);
         assert!(live.open(100).is_empty());

@@ -70,6 +70,7 @@ impl Api {
             body_timeout: Duration::from_secs(10),
             forwarded_hops: 0,
             forget: Duration::from_secs(60),
+            messages_ttl: None,
             conversation_ttl: Duration::from_secs(300),
             parallel: 3,
             queue: Duration::from_secs(10),

@@ -356,6 +356,16 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    session_messages (user_id, session_id) {
+        owner_id -> Int8,
+        user_id -> Int8,
+        session_id -> Text,
+        seen_at -> Timestamptz,
+        sealed -> Bytea,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(
     generation,
     users,
@@ -366,6 +376,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     prices,
     sensitive_words,
     live,
+    session_messages,
     notifications,
     notification_checks,
     login_sessions,

@@ -182,6 +182,6 @@ async fn the_schema_is_that_of_the_migrations() {
         )+};
     }
     reads!(generation, users, keys, providers, provider_health, settings, prices, sensitive_words);
-    reads!(notifications, notification_checks, live);
+    reads!(notifications, notification_checks, live, session_messages);
     reads!(login_sessions, audit_log, usage_records, usage_hourly, sessions, proxies);
 }

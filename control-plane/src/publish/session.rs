@@ -168,6 +168,7 @@ impl Session {
         match message.message {
             Some(Up::Ack(ack)) => self.acked(ack),
             Some(Up::Health(report)) => self.around.health.put(report),
+            Some(Up::Spoken(spoken)) => self.around.live.hear(spoken),
             Some(Up::Live(live)) => self.around.live.put(&self.proxy_id, &live),
             // A second Hello and messages of a later version have no meaning here.
             Some(Up::Hello(_)) | None => {}

@@ -124,6 +124,9 @@ impl Subscription<'_> {
                     self.send(outbox, Up::Health(pb::HealthReport { transitions })).await?;
                 }
                 _ = looks.tick() => {
+                    for spoken in self.live.spoken() {
+                        self.send(outbox, Up::Spoken(spoken.into())).await?;
+                    }
                     if let Some(live) = self.news(&mut said) {
                         self.send(outbox, Up::Live(live)).await?;
                     }

@@ -10,6 +10,7 @@ use super::screen::screen;
 use super::{Body, Proxy, models, respond};
 use crate::config::Config;
 use crate::limit;
+use crate::live::Spoken;
 use crate::store::Admission;
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
@@ -102,6 +103,11 @@ impl Proxy {
                 return Err(refusal);
             }
         };
+        if self.shared.config.store_session_messages
+            && let Some(spoken) = spoken(meter.opening(), &body)
+        {
+            self.shared.live.keep(spoken);
+        }
         let inject_usage = ask.as_ref().is_some_and(|ask| {
             route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
         });
@@ -316,6 +322,13 @@ fn allowed(caller: &Caller, head: &Parts, ask: Option<&Ask<'_>>) -> Result<(), R
     let is = |pattern: &String| agent.contains(&pattern.to_ascii_lowercase());
     let listed = user.allowed_clients.is_empty() || user.allowed_clients.iter().any(is);
     if listed && !user.blocked_clients.iter().any(is) { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
+}
+
+/// What is said in a conversation.
+fn spoken(opening: &Opening, body: &Bytes) -> Option<Spoken> {
+    let user = &opening.caller.user;
+    let session = Arc::clone(opening.session.as_ref()?);
+    Some(Spoken { owner: user.owner_id, user: user.id, session, body: body.clone() })
 }
 
 /// Where from and when.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::db::live::{Said, upsert};
 use contract::pb;
+use diesel::QueryDsl;
 use diesel_async::RunQueryDsl;
 use prost::Message;
 use serde_json::json;
@@ -118,6 +119,34 @@ async fn case_39_details_and_messages() {
     let messages = "active-sessions/getSessionMessages";
     assert_eq!(by_ann.refused(messages, &ask("again")).await, code(400, "NOT_STORED"));
     assert_eq!(by_bob.refused(messages, &ask("again")).await, code(400, "NOT_FOUND"));
+
+    let keeping = Api::made(|settings| settings.messages_ttl = Some(Duration::from_secs(300))).await;
+    let ((ann, by_ann), (_, by_bob)) = (logged_in(&keeping, "Ann").await, logged_in(&keeping, "Bob").await);
+    ended(&keeping, ann, "again", 1).await;
+    assert_eq!(by_ann.refused(messages, &ask("again")).await, code(400, "NOT_STORED"), "nothing came");
+    let keep = publish::Keep { sealer: keeping.state.settings.sealer.clone(), ttl: Duration::from_secs(300) };
+    let inbox = publish::LiveInbox::new(Some(keep));
+    let body =
+        json!({"tools": ["x"], "messages": [{"role": "user", "content": "canary"}]}).to_string().into();
+    inbox.hear(pb::Spoken { owner_id: 1, user_id: ann, session_id: "again".to_owned(), body });
+    let (stop, pool) = (tokio_util::sync::CancellationToken::new(), keeping.state.pool.clone());
+    let storing = inbox.store(pool, stop.clone());
+    let reading = async {
+        let mut answer = by_ann.act(messages, &ask("again")).await;
+        while answer.status != 200 {
+            tokio::task::yield_now().await;
+            answer = by_ann.act(messages, &ask("again")).await;
+        }
+        stop.cancel();
+        answer.body["data"].clone()
+    };
+    let (shown, ()) = tokio::join!(reading, storing);
+    assert_eq!(shown, json!([{"role": "user", "content": "canary"}]));
+    assert_eq!(by_bob.refused(messages, &ask("again")).await, code(400, "NOT_FOUND"));
+    let mut conn = keeping.state.pool.read().await.unwrap();
+    let kept = crate::db::schema::session_messages::table.select(crate::db::schema::session_messages::sealed);
+    let kept: Vec<Vec<u8>> = diesel_async::RunQueryDsl::load(kept, &mut conn).await.unwrap();
+    assert!(!String::from_utf8_lossy(&kept[0]).contains("canary"), "sealed at rest");
 
     let provider = api.data("providers/addProvider", r#"{"name":"x","url":"https://h","key":"k"}"#).await;
     assert_eq!(provider["id"], 1);
