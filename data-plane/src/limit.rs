@@ -155,9 +155,8 @@ pub fn estimate(
 }
 
 fn nano(price: &Price, input_tokens: u64, output_tokens: u64, multiplier: Decimal) -> Option<NanoUsd> {
-    let long = price.long.as_ref().filter(|tier| input_tokens > tier.threshold);
-    let input = long.and_then(|tier| tier.input).or(price.input).unwrap_or_default();
-    let output = long.and_then(|tier| tier.output).or(price.output).unwrap_or_default();
+    let input = price.above(input_tokens, |tier| tier.input).or(price.input).unwrap_or_default();
+    let output = price.above(input_tokens, |tier| tier.output).or(price.output).unwrap_or_default();
     let usd = Decimal::from(input_tokens)
         .checked_mul(input)?
         .checked_add(Decimal::from(output_tokens).checked_mul(output)?)?

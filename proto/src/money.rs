@@ -55,8 +55,8 @@ pub struct Price {
     pub output_image: Option<Decimal>,
     /// A fee per call.
     pub per_request: Option<Decimal>,
-    /// The tier for long prompts.
-    pub long: Option<LongContext>,
+    /// The tiers for long prompts, by threshold, the lowest first.
+    pub long: Vec<LongContext>,
     /// Prices of the priority service tier, where they differ.
     pub priority: Option<PriorityTier>,
 }
@@ -74,6 +74,8 @@ pub struct LongContext {
     pub cache_read: Option<Decimal>,
     /// Replaces `Price::cache_write_5m`.
     pub cache_write: Option<Decimal>,
+    /// Replaces `Price::cache_write_1h`; falls back to 1.6 × `cache_write`, the ratio of the two (2 / 1.25).
+    pub cache_write_1h: Option<Decimal>,
 }
 
 /// Prices of the priority service tier.
@@ -135,23 +137,25 @@ impl Price {
         Cost { total, parts }
     }
 
+    /// The price of the highest tier below `prompt` tokens that has one.
+    pub fn above(&self, prompt: u64, field: fn(&LongContext) -> Option<Decimal>) -> Option<Decimal> {
+        self.long.iter().rev().filter(|tier| prompt > tier.threshold).find_map(field)
+    }
+
     fn rates(&self, tokens: &TokenCounts, priority: bool) -> Rates {
-        let long = self.long.as_ref().filter(|tier| tokens.prompt() > tier.threshold);
+        let prompt = tokens.prompt();
+        let long = |field: fn(&LongContext) -> Option<Decimal>| self.above(prompt, field);
         let tier = self.priority.as_ref().filter(|_| priority);
         let pick =
             |long: Option<Decimal>, tier: Option<Decimal>, base: Option<Decimal>| tier.or(long).or(base);
-        let input = pick(long.and_then(|l| l.input), tier.and_then(|t| t.input), self.input);
-        let output = pick(long.and_then(|l| l.output), tier.and_then(|t| t.output), self.output);
-        let cache_read =
-            pick(long.and_then(|l| l.cache_read), tier.and_then(|t| t.cache_read), self.cache_read);
+        let input = pick(long(|l| l.input), tier.and_then(|t| t.input), self.input);
+        let output = pick(long(|l| l.output), tier.and_then(|t| t.output), self.output);
+        let cache_read = pick(long(|l| l.cache_read), tier.and_then(|t| t.cache_read), self.cache_read);
         let in_price = input.unwrap_or_default();
         let tenth = Decimal::new(1, 1);
-        let write_5m = long.and_then(|l| l.cache_write).or(self.cache_write_5m);
-        // The long tier names one write price; the 1-hour price keeps its ratio of 1.6 to it (2 / 1.25).
-        let write_1h = match long.and_then(|l| l.cache_write) {
-            Some(long_5m) => Some(long_5m * Decimal::new(16, 1)),
-            None => self.cache_write_1h,
-        };
+        let write_5m = long(|l| l.cache_write).or(self.cache_write_5m);
+        let write_1h = long(|l| l.cache_write_1h.or(l.cache_write.map(|price| price * Decimal::new(16, 1))));
+        let write_1h = write_1h.or(self.cache_write_1h);
         Rates {
             input: in_price,
             output: output.unwrap_or_default(),
@@ -191,13 +195,14 @@ mod tests {
             cache_read: per_million("0.30"),
             cache_write_5m: per_million("3.75"),
             cache_write_1h: per_million("6"),
-            long: Some(LongContext {
+            long: vec![LongContext {
                 threshold: 200_000,
                 input: per_million("6"),
                 output: per_million("22.5"),
                 cache_read: per_million("0.60"),
                 cache_write: per_million("7.5"),
-            }),
+                cache_write_1h: None,
+            }],
             ..Price::default()
         }
     }
@@ -222,7 +227,25 @@ mod tests {
             cache_read: per_million("0.125"),
             ..Price::default()
         };
+        let tier = |threshold, input, output, cache_write_1h| LongContext {
+            threshold,
+            input: per_million(input),
+            output,
+            cache_write_1h,
+            ..LongContext::default()
+        };
+        let tiers = Price {
+            long: vec![
+                tier(100_000, "5", per_million("20"), None),
+                tier(300_000, "10", None, per_million("40")),
+            ],
+            ..bare.clone()
+        };
         let cases = [
+            ("below all tiers", tiers.clone(), counts(100_000, 1000, 0, 0, 0), "1", "0.315"),
+            ("first of two tiers", tiers.clone(), counts(300_000, 1000, 0, 0, 0), "1", "1.52"),
+            ("second; output of the first", tiers.clone(), counts(400_000, 1000, 0, 0, 0), "1", "4.02"),
+            ("a 1 h price of its own", tiers, counts(400_000, 0, 0, 1000, 0), "1", "4.04"),
             ("cache 5m", sonnet(), counts(1000, 500, 200, 0, 1000), "1", "0.01155"),
             ("multipliers", sonnet(), counts(1000, 500, 200, 0, 1000), "0.30", "0.003465"),
             ("cache 1h", sonnet(), counts(1000, 500, 0, 200, 1000), "1", "0.012"),

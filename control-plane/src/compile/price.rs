@@ -7,7 +7,7 @@ use contract::money::{LongContext, Price, PriorityTier};
 use contract::table::{ModelPrice, Rows};
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `<price>_above_<N>k_tokens`.
 const TIER: (&str, &str) = ("_above_", "k_tokens");
@@ -33,13 +33,13 @@ impl Entry<'_> {
         }
     }
 
-    /// The lowest long-context tier, in thousands of tokens. The table knows one tier.
-    fn tier(&self) -> Option<u64> {
+    /// The long-context tiers, in thousands of tokens, the lowest first.
+    fn tiers(&self) -> BTreeSet<u64> {
         let tier = |name: &str| {
-            let (_, rest) = name.strip_prefix("input_cost_per_token")?.split_once(TIER.0)?;
+            let (_, rest) = name.rsplit_once(TIER.0)?;
             rest.strip_suffix(TIER.1)?.parse().ok().filter(|thousands| *thousands > 0)
         };
-        self.0.keys().filter_map(|name| tier(name)).min()
+        self.0.keys().filter_map(|name| tier(name)).collect()
     }
 
     fn long(&self, thousands: u64) -> Result<LongContext, Broken> {
@@ -50,6 +50,7 @@ impl Entry<'_> {
             output: price("output_cost_per_token")?,
             cache_read: price("cache_read_input_token_cost")?,
             cache_write: price("cache_creation_input_token_cost")?,
+            cache_write_1h: price("cache_creation_input_token_cost_above_1hr")?,
         })
     }
 
@@ -78,7 +79,7 @@ pub(super) fn read(row: &PriceRow) -> Result<Rows, Broken> {
         input_image: entry.get("input_cost_per_image_token")?,
         output_image: entry.get("output_cost_per_image_token")?,
         per_request: entry.get("input_cost_per_request")?,
-        long: entry.tier().map(|thousands| entry.long(thousands)).transpose()?,
+        long: entry.tiers().into_iter().map(|thousands| entry.long(thousands)).collect::<Result<_, _>>()?,
         priority: entry.priority()?,
     };
     let price = ModelPrice { model: row.model_name.clone(), price };
@@ -111,12 +112,15 @@ mod tests {
     fn tiers_go_by_the_name() {
         let price = read_one(
             r#"{"input_cost_per_token":"1","input_cost_per_token_above_272k_tokens":"2",
-                "output_cost_per_token_above_272k_tokens":"3","input_cost_per_token_priority":"4",
+                "output_cost_per_token_above_272k_tokens":"3","input_cost_per_token_above_1000k_tokens":"6",
+                "cache_creation_input_token_cost_above_1hr_above_272k_tokens":"7","input_cost_per_token_priority":"4",
                 "cache_creation_input_token_cost_above_1hr":"5","mode":"chat","max_tokens":8}"#,
         );
         let price = price.expect("price");
-        let long = price.long.expect("tier");
+        let [long, longer] = &price.long[..] else { panic!("two tiers: {price:?}") };
         assert_eq!((long.threshold, long.input, long.output), (272_000, Some(2.into()), Some(3.into())));
+        assert_eq!(long.cache_write_1h, Some(7.into()));
+        assert_eq!((longer.threshold, longer.input, longer.output), (1_000_000, Some(6.into()), None));
         assert_eq!(price.priority.and_then(|tier| tier.input), Some(4.into()));
         assert_eq!(price.cache_write_1h, Some(5.into()));
     }

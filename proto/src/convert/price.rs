@@ -19,17 +19,38 @@ fn write(value: Option<Decimal>) -> Option<String> {
     value.map(|v| v.normalize().to_string())
 }
 
+fn tier(wire: &pb::LongContext) -> Result<LongContext, Invalid> {
+    Ok(LongContext {
+        threshold: wire.threshold,
+        input: read(&wire.input, "long.input")?,
+        output: read(&wire.output, "long.output")?,
+        cache_read: read(&wire.cache_read, "long.cache_read")?,
+        cache_write: read(&wire.cache_write, "long.cache_write")?,
+        cache_write_1h: read(&wire.cache_write_1h, "long.cache_write_1h")?,
+    })
+}
+
+impl From<&LongContext> for pb::LongContext {
+    fn from(tier: &LongContext) -> Self {
+        Self {
+            threshold: tier.threshold,
+            input: write(tier.input),
+            output: write(tier.output),
+            cache_read: write(tier.cache_read),
+            cache_write: write(tier.cache_write),
+            cache_write_1h: write(tier.cache_write_1h),
+        }
+    }
+}
+
 impl TryFrom<pb::Price> for ModelPrice {
     type Error = Invalid;
 
     fn try_from(wire: pb::Price) -> Result<Self, Invalid> {
-        let long = LongContext {
-            threshold: wire.long_threshold,
-            input: read(&wire.long_input, "long_input")?,
-            output: read(&wire.long_output, "long_output")?,
-            cache_read: read(&wire.long_cache_read, "long_cache_read")?,
-            cache_write: read(&wire.long_cache_write, "long_cache_write")?,
-        };
+        let long = wire.long.iter().map(tier).collect::<Result<Vec<_>, _>>()?;
+        if !long.is_sorted_by(|one, next| one.threshold < next.threshold) {
+            return Err(Invalid::new("long", "the tiers are not in order"));
+        }
         let tier = PriorityTier {
             input: read(&wire.priority_input, "priority_input")?,
             output: read(&wire.priority_output, "priority_output")?,
@@ -47,7 +68,7 @@ impl TryFrom<pb::Price> for ModelPrice {
             input_image: read(&wire.input_image, "input_image")?,
             output_image: read(&wire.output_image, "output_image")?,
             per_request: read(&wire.per_request, "per_request")?,
-            long: (long.threshold > 0).then_some(long),
+            long,
             priority: (tier != PriorityTier::default()).then_some(tier),
         };
         Ok(Self { model: wire.model, price })
@@ -57,7 +78,6 @@ impl TryFrom<pb::Price> for ModelPrice {
 impl From<&ModelPrice> for pb::Price {
     fn from(row: &ModelPrice) -> Self {
         let price = &row.price;
-        let long = price.long.clone().unwrap_or_default();
         let tier = price.priority.clone().unwrap_or_default();
         Self {
             model: row.model.clone(),
@@ -72,14 +92,10 @@ impl From<&ModelPrice> for pb::Price {
             input_image: write(price.input_image),
             output_image: write(price.output_image),
             per_request: write(price.per_request),
-            long_input: write(long.input),
-            long_output: write(long.output),
-            long_cache_read: write(long.cache_read),
-            long_cache_write: write(long.cache_write),
-            long_threshold: long.threshold,
             priority_input: write(tier.input),
             priority_output: write(tier.output),
             priority_cache_read: write(tier.cache_read),
+            long: price.long.iter().map(pb::LongContext::from).collect(),
         }
     }
 }

@@ -231,7 +231,7 @@ fn what_redis_has_forgotten_of_a_slice_is_not_given_back() {
         let server = RedisServer::start();
         let worker = Worker::start(lending(&server), &Arc::default()).await;
         let (counters, key) = ([minute(1_000_000)], "sw:{u42}:u42:rm:l");
-        let mut burst = async |millis: u64| {
+        let burst = async |millis: u64| {
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(millis) {
                 assert!(one(&worker, &counters, None, (0, 0)).await);
