@@ -82,6 +82,8 @@ pub struct Settings {
     pub messages_ttl: Option<Duration>,
     /// Calls to the outside.
     pub outbound: Outbound,
+    /// Days after which records may be gone; 0: never.
+    pub retention_days: u32,
 }
 
 impl State {

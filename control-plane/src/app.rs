@@ -96,7 +96,7 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
         settings: config.notify,
     };
     jobs::notify::start(&tasks, &notifier);
-    jobs::start(&tasks, &jobs::Context::new(pool.clone(), config.jobs, config.publish));
+    jobs::start(&tasks, &jobs::Context::new(pool.clone(), config.jobs, config.publish, config.time_zone));
 
     let discovery =
         Discovery::new(config.publish, newest.clone(), fleet.clone(), (health, live), tasks.clone());
@@ -135,6 +135,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         conversation_ttl: config.admin.conversation_ttl,
         messages_ttl: config.admin.store_messages.then_some(config.admin.messages_ttl),
         outbound,
+        retention_days: config.jobs.retention_days,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod pool;
 pub mod prices;
 pub mod providers;
 pub mod proxies;
+pub mod rollup;
 pub mod rows;
 pub mod schema;
 pub mod sessions;

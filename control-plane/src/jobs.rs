@@ -15,6 +15,7 @@ use crate::config::{Jobs, Publish};
 use crate::db::Pool;
 use crate::tasks::Tasks;
 use crate::telemetry::metric;
+use chrono_tz::Tz;
 use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -27,12 +28,14 @@ pub struct Context {
     pub settings: Jobs,
     /// `FLEET_FORGET_SECONDS`.
     pub forget: Duration,
+    /// `TIME_ZONE`.
+    pub zone: Tz,
 }
 
 impl Context {
     /// From the process's settings.
-    pub fn new(pool: Pool, settings: Jobs, publish: Publish) -> Self {
-        Self { pool, settings, forget: publish.forget }
+    pub fn new(pool: Pool, settings: Jobs, publish: Publish, zone: Tz) -> Self {
+        Self { pool, settings, forget: publish.forget, zone }
     }
 }
 

@@ -9,6 +9,7 @@ pub mod form;
 pub mod key;
 pub mod messages;
 pub mod notification;
+pub mod period;
 pub mod price;
 pub mod provider;
 pub mod refusal;

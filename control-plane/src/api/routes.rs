@@ -1,7 +1,8 @@
 //! The one list of endpoints: what is mounted is what is documented.
 
 use super::actions::{
-    active_sessions, health, keys, model_prices, notifications, providers, sensitive_words, usage_logs, users,
+    active_sessions, health, keys, model_prices, notifications, overview, providers, sensitive_words,
+    statistics, usage_logs, users,
 };
 use super::auth::{self, login};
 use super::error::Failure;
@@ -51,6 +52,13 @@ endpoints! {
     model_prices::get_available_models_by_provider_type::get_available_models_by_provider_type,
     model_prices::has_price_table::has_price_table,
     usage_logs::get_usage_logs::get_usage_logs,
+    usage_logs::lists::get_model_list,
+    usage_logs::lists::get_status_code_list,
+    users::get_user_limit_usage::get_user_limit_usage,
+    keys::get_key_limit_usage::get_key_limit_usage,
+    providers::get_provider_limit_usage::get_provider_limit_usage,
+    statistics::get_user_statistics,
+    overview::get_overview_data,
     sensitive_words::list_sensitive_words::list_sensitive_words,
     sensitive_words::create_sensitive_word::create_sensitive_word,
     sensitive_words::update_sensitive_word::update_sensitive_word,

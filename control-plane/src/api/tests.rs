@@ -5,6 +5,7 @@ mod conversations;
 mod logs;
 mod matrix;
 mod notifications;
+mod numbers;
 mod people;
 mod prices;
 mod upstreams;
@@ -12,7 +13,7 @@ mod words;
 
 use super::{Settings, State, configure};
 use crate::config::{KeyReveal, Secret};
-use crate::db::{first_start, testing};
+use crate::db::{first_start, rollup, testing};
 use crate::outbound::testing::outbound;
 use crate::publish;
 use actix_web::http::StatusCode;
@@ -56,6 +57,10 @@ impl Api {
         Self::made(|settings| settings.key_reveal = key_reveal).await
     }
 
+    async fn in_zone(time_zone: chrono_tz::Tz) -> Self {
+        Self::made(|settings| settings.time_zone = time_zone).await
+    }
+
     async fn made(change: impl FnOnce(&mut Settings)) -> Self {
         let pool = testing::database().await;
         let prices = r#"{"bundled-model":{"mode":"chat","input_cost_per_token":"0.000001"}}"#;
@@ -76,8 +81,10 @@ impl Api {
             queue: Duration::from_secs(10),
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
+            retention_days: 0,
         };
         change(&mut settings);
+        rollup::follow_zone(&mut pool.write().await.unwrap(), settings.time_zone).await.unwrap();
         let newest = watch::channel(None).1;
         let state = State::new(pool, settings, publish::Wake::default(), publish::Fleet::default(), newest);
         Self { state: Data::new(state), bearer: Some(TOKEN.to_owned()) }

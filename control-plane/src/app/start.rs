@@ -5,7 +5,7 @@ use crate::config::{Config, Database};
 use crate::db::first_start::{BUNDLED_PRICES, prepare as prepare_rows};
 use crate::db::partitions::{Month, make};
 use crate::db::pool::connect;
-use crate::db::{self, Conn, migrations};
+use crate::db::{self, Conn, migrations, rollup};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -26,6 +26,9 @@ pub(super) async fn prepare(config: &Config) -> Result<(), Error> {
     let mut conn = patiently(&config.database).await?;
     if prepare_rows(&mut conn, BUNDLED_PRICES).await? {
         tracing::info!("the root owner and the bundled prices are there");
+    }
+    if rollup::follow_zone(&mut conn, config.time_zone).await? {
+        tracing::info!(time_zone = config.time_zone.name(), "the sums are by the days of this time zone now");
     }
     // The first records need not wait for the job in the default partition; where this does not succeed now, as
     // behind somebody's long query, they do.

@@ -1,12 +1,22 @@
-//! What was used: the ledger by filter and page, and today's sums per key and provider.
+//! What was used: the ledger by filter and page, exact sums, and what the charts show.
 //!
-//! The ledger is read through its indexes on (owner | user | key | provider, created_at); the sums of a day
-//! come from the hourly roll-ups.
+//! Pages are read through the ledger's indexes; sums come from the tables beside it, and from the ledger only
+//! what lies between their edges.
 
+mod chart;
+mod facts;
+mod filter;
+mod limits;
 mod rank;
+mod sums;
 mod today;
 
+pub use chart::{Cell, Chart, Named as Series, OTHERS, key_names, of_keys, of_users, user_names};
+pub use facts::{active_sessions, billed_minutes, models, requests_since, sessions_of, statuses};
+pub use filter::Filter;
+pub use limits::{LimitRow, limits};
 pub use rank::{Rank, leaderboard};
+pub use sums::{Summary, summary};
 
 pub use today::{
     KeyModel, Last, ProviderDay, last_of_keys, last_of_providers, of_keys_since, of_providers_since,
@@ -16,13 +26,15 @@ use super::schema::{keys, providers, usage_records, users};
 use super::{Conn, Error};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
-use diesel::dsl::sql;
+use chrono_tz::Tz;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Numeric};
+use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
+use filter::{Named, Sql, Value as Bound};
 use serde_json::Value;
 use std::collections::HashMap;
+use sums::{Start, seek};
 use usage_records::dsl;
 use uuid::Uuid;
 
@@ -67,39 +79,6 @@ pub struct Record {
     pub messages_count: i32,
 }
 
-/// Which records. Every filter that is set must hold.
-#[expect(missing_docs, reason = "named like the columns")]
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub owner: i64,
-    pub user: Option<i64>,
-    pub key: Option<i64>,
-    pub provider: Option<i64>,
-    /// Asked for or sent upstream.
-    pub model: Option<String>,
-    pub endpoint: Option<String>,
-    pub status: Option<i16>,
-    pub exclude_200: bool,
-    pub min_retries: Option<i16>,
-    pub session: Option<String>,
-    pub from: Option<DateTime<Utc>>,
-    /// Excluded.
-    pub until: Option<DateTime<Utc>>,
-}
-
-/// Sums over all records of a filter, exact.
-#[expect(missing_docs, reason = "named like the columns")]
-#[derive(Clone, Debug, Queryable)]
-pub struct Summary {
-    pub requests: i64,
-    pub cost: Option<BigDecimal>,
-    pub input_tokens: i64,
-    pub output_tokens: i64,
-    pub cache_read_tokens: i64,
-    pub cache_write_5m_tokens: i64,
-    pub cache_write_1h_tokens: i64,
-}
-
 /// A place in the list, newest first: what follows is older.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -109,85 +88,67 @@ pub struct Place {
     pub id: Uuid,
 }
 
-type Query = usage_records::BoxedQuery<'static, Pg>;
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Timestamptz)]
+    created_at: DateTime<Utc>,
+}
 
-/// Requests that do no work of their own; shown when they are asked for by their endpoint.
-const QUIET: [&str; 2] = ["%/count\\_tokens", "%/responses/compact"];
+/// Rows that are skipped one by one; further on the sums say where.
+const STEPS: i64 = 500;
 
-fn filtered(filter: &Filter) -> Query {
-    let mut query = dsl::usage_records.filter(dsl::owner_id.eq(filter.owner)).into_boxed();
-    if let Some(user) = filter.user {
-        query = query.filter(dsl::user_id.eq(user));
-    }
-    if let Some(key) = filter.key {
-        query = query.filter(dsl::key_id.eq(key));
-    }
-    if let Some(provider) = filter.provider {
-        query = query.filter(dsl::provider_id.eq(provider));
-    }
-    if let Some(model) = &filter.model {
-        query =
-            query.filter(dsl::model.nullable().eq(model.clone()).or(dsl::upstream_model.eq(model.clone())));
-    }
-    query = match &filter.endpoint {
-        Some(endpoint) => query.filter(dsl::endpoint.eq(endpoint.clone())),
-        None => query.filter(dsl::endpoint.not_like(QUIET[0]).and(dsl::endpoint.not_like(QUIET[1]))),
+/// Which part of the list: after a place, or so many rows further on.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The last record seen.
+    pub after: Option<Place>,
+    /// Rows to skip.
+    pub offset: i64,
+    /// Rows at most.
+    pub limit: i64,
+}
+
+/// Records, newest first. Their identities come from the indexes alone, then the rows.
+pub async fn page(conn: &mut Conn, filter: &Filter, zone: Tz, part: Part) -> Result<Vec<Record>, Error> {
+    let start = match part.offset > STEPS && part.after.is_none() {
+        true => seek(conn, filter, zone, part.offset).await?,
+        false => Some(Start { filter: filter.clone(), skip: part.offset }),
     };
-    if let Some(status) = filter.status {
-        query = query.filter(dsl::status.eq(status));
-    }
-    if filter.exclude_200 {
-        query = query.filter(dsl::status.ne(200));
-    }
-    if let Some(retries) = filter.min_retries {
-        query = query.filter(dsl::retry_count.ge(retries));
-    }
-    if let Some(session) = &filter.session {
-        query = query.filter(dsl::session_id.eq(session.clone()));
-    }
-    if let Some(from) = filter.from {
-        query = query.filter(dsl::created_at.ge(from));
-    }
-    if let Some(until) = filter.until {
-        query = query.filter(dsl::created_at.lt(until));
-    }
-    query
+    let Some(start) = start else { return Ok(Vec::new()) };
+    let found: Vec<Found> = identities(&start, part).query().load(conn).await?;
+    let times = || found.iter().map(|found| found.created_at);
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
+    let ids: Vec<Uuid> = found.iter().map(|found| found.id).collect();
+    let query = dsl::usage_records
+        .filter(dsl::owner_id.eq(filter.owner).and(dsl::id.eq_any(ids)))
+        .filter(dsl::created_at.ge(first).and(dsl::created_at.le(last)))
+        .order((dsl::created_at.desc(), dsl::id.desc()));
+    Ok(query.select(Record::as_select()).load(conn).await?)
 }
 
-/// The sums.
-pub async fn summary(conn: &mut Conn, filter: &Filter) -> Result<Summary, Error> {
-    let sum = |column: &str| sql::<BigInt>(&format!("coalesce(sum({column}), 0)::bigint"));
-    let columns = (
-        diesel::dsl::count_star(),
-        sql::<Nullable<Numeric>>("sum(cost)"),
-        sum("input_tokens"),
-        sum("output_tokens"),
-        sum("cache_read_tokens"),
-        sum("cache_write_5m_tokens"),
-        sum("cache_write_1h_tokens"),
-    );
-    Ok(filtered(filter).select(columns).first(conn).await?)
-}
-
-/// Records, newest first: after a place, or so many rows further on.
-pub async fn page(
-    conn: &mut Conn,
-    filter: &Filter,
-    after: Option<Place>,
-    offset: i64,
-    limit: i64,
-) -> Result<Vec<Record>, Error> {
-    let mut query = filtered(filter)
-        .order((dsl::created_at.desc(), dsl::id.desc()))
-        .offset(offset)
-        .limit(limit)
-        .select(Record::as_select());
-    if let Some(place) = after {
-        let same = dsl::created_at.eq(place.created_at).and(dsl::id.lt(place.id));
-        query = query.filter(dsl::created_at.le(place.created_at));
-        query = query.filter(dsl::created_at.lt(place.created_at).or(same));
+/// Each branch comes in order from one index; a model may be named in two columns.
+fn identities(start: &Start, part: Part) -> Sql {
+    let branches: &[Named] = match start.filter.model {
+        Some(_) => &[Named::Asked, Named::Upstream],
+        None => &[Named::Any],
+    };
+    let order = "ORDER BY created_at DESC, id DESC";
+    let mut sql = Sql::default();
+    sql.push("SELECT id, created_at FROM (");
+    for (at, named) in branches.iter().enumerate() {
+        sql.push(if at == 0 { "(" } else { " UNION ALL (" });
+        sql.push("SELECT id, created_at FROM usage_records WHERE");
+        start.filter.on_ledger(&mut sql, *named);
+        if let Some(place) = part.after {
+            let (time, id) = (sql.place(Bound::Time(place.created_at)), sql.place(Bound::Uuid(place.id)));
+            sql.push(&format!(" AND (created_at, id) < ({time}, {id})"));
+        }
+        sql.push(&format!(" {order} LIMIT {})", start.skip.saturating_add(part.limit)));
     }
-    Ok(query.load(conn).await?)
+    sql.push(&format!(") AS found {order} OFFSET {} LIMIT {}", start.skip, part.limit));
+    sql
 }
 
 /// Names by id, of rows that may be deleted since.

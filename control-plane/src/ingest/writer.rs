@@ -2,7 +2,7 @@
 
 use super::row;
 use crate::db::ledger::{HourRow, RecordRow, SessionRow, add_hours_in_tx, add_sessions_in_tx, insert_in_tx};
-use crate::db::{Conn, Error};
+use crate::db::{Conn, Error, rollup};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use contract::convert::Invalid;
@@ -50,6 +50,8 @@ async fn write_in_tx(conn: &mut Conn, rows: &[RecordRow]) -> Result<usize, Error
     let new = insert_in_tx(conn, rows).await?;
     let rows = || rows.iter().filter(|row| new.contains(&row.id));
     add_hours_in_tx(conn, &hours(rows())).await?;
+    let times: Vec<_> = rows().map(|row| (row.id, row.created_at)).collect();
+    rollup::add_in_tx(conn, &times).await?;
     add_sessions_in_tx(conn, &sessions(rows())).await?;
     Ok(new.len())
 }

@@ -3,6 +3,7 @@
 pub mod add_key;
 pub mod edit_key;
 mod form;
+pub mod get_key_limit_usage;
 pub mod get_keys;
 pub mod remove_key;
 mod rule;

@@ -3,6 +3,7 @@
 pub mod add_provider;
 pub mod edit_provider;
 mod form;
+pub mod get_provider_limit_usage;
 pub mod get_providers;
 pub mod get_providers_health_status;
 pub mod remove_provider;

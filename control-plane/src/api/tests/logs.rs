@@ -1,21 +1,24 @@
 //! The usage log.
 
 use super::*;
+use crate::db::rollup;
 use serde_json::json;
 
 async fn record(api: &Api, user: &Value, at: &str, cost: &str, status: i16) {
     let mut conn = api.state.pool.write().await.unwrap();
+    let id = uuid::Uuid::now_v7();
     let insert = format!(
         "INSERT INTO usage_records (id, created_at, owner_id, user_id, key_id, proxy_id, dialect, endpoint, model, \
          upstream_model, streamed, outcome, status, input_tokens, output_tokens, reasoning_tokens, cache_read_tokens, \
          cache_write_5m_tokens, cache_write_1h_tokens, usage_source, cost, cost_multiplier, generation, duration_ms, \
          attempts, request_bytes, response_bytes, messages_count) VALUES \
-         (gen_random_uuid(), '{at}', 1, {}, {}, 'p', 'anthropic', '/v1/messages', 'm', 'n', true, 'completed', {status}, \
+         ('{id}', '{at}', 1, {}, {}, 'p', 'anthropic', '/v1/messages', 'm', 'n', true, 'completed', {status}, \
          10, 20, 0, 30, 1, 2, 'reported', {cost}, 1, 1, 5, '[{{\"provider_id\":7,\"provider_name\":\"A\", \
          \"reason\":\"request_success\",\"status\":200}}]', 1, 1, 1)",
         user["id"], user["defaultKey"]["id"],
     );
     diesel_async::RunQueryDsl::execute(diesel::sql_query(insert), &mut conn).await.unwrap();
+    rollup::add_in_tx(&mut conn, &[(id, at.parse().unwrap())]).await.unwrap();
 }
 
 #[actix_web::test]
@@ -70,6 +73,13 @@ async fn case_38_and_10_logs() {
         (&own["logs"][0]["providerChain"], &own["logs"][0]["providerName"]),
         (&json!([]), &json!(null))
     );
+    assert_eq!(
+        (&own["logs"][0]["costMultiplier"], &own["logs"][0]["costBreakdown"]),
+        (&json!(null), &json!({}))
+    );
+    assert_eq!(newest["costMultiplier"], "1");
+    let by_provider = alice.refused("usage-logs/getUsageLogs", r#"{"providerId":1}"#).await;
+    assert_eq!(by_provider, code(403, "PERMISSION_DENIED"));
     for (body, total) in [
         (json!({"userId": b["id"]}), 1),
         (json!({"statusCode": 429}), 1),

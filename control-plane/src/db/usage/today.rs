@@ -55,6 +55,18 @@ pub struct Last {
     pub provider_id: Option<i64>,
 }
 
+/// The first whole hour of `$n`: what begins before it is read from the ledger, so that days which begin at
+/// half past, as in India, are exact.
+macro_rules! whole_hour {
+    ($parameter:literal) => {
+        concat!(
+            "date_trunc('hour', ",
+            $parameter,
+            "::timestamptz + interval '1 hour' - interval '1 microsecond')"
+        )
+    };
+}
+
 /// Sums per key and model.
 pub async fn of_keys_since(
     conn: &mut Conn,
@@ -62,28 +74,39 @@ pub async fn of_keys_since(
     keys: &[i64],
     since: DateTime<Utc>,
 ) -> Result<Vec<KeyModel>, Error> {
-    let query = diesel::sql_query(
+    let query = diesel::sql_query(concat!(
         "SELECT key_id, model, sum(requests)::bigint AS requests, sum(cost) AS cost, \
          sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens, \
-         sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens, \
-         sum(cache_read_tokens)::bigint AS cache_read_tokens \
-         FROM usage_hourly WHERE owner_id = $1 AND key_id = ANY($2) AND hour >= date_trunc('hour', $3) \
-         GROUP BY key_id, model ORDER BY key_id, cost DESC, model",
-    );
+         sum(cache_write_tokens)::bigint AS cache_write_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens \
+         FROM (SELECT key_id, model, requests, cost, input_tokens, output_tokens, cache_read_tokens, \
+                cache_write_5m_tokens + cache_write_1h_tokens AS cache_write_tokens \
+             FROM usage_hourly WHERE owner_id = $1 AND key_id = ANY($2) AND hour >= ",
+        whole_hour!("$3"),
+        " UNION ALL SELECT key_id, model, 1, coalesce(cost, 0), input_tokens, output_tokens, cache_read_tokens, \
+                cache_write_5m_tokens + cache_write_1h_tokens \
+             FROM usage_records WHERE owner_id = $1 AND key_id = ANY($2) AND created_at >= $3 AND created_at < ",
+        whole_hour!("$3"),
+        ") AS used GROUP BY key_id, model ORDER BY key_id, cost DESC, model",
+    ));
     let query = query.bind::<BigInt, _>(owner).bind::<Array<BigInt>, _>(keys).bind::<Timestamptz, _>(since);
     Ok(query.load(conn).await?)
 }
 
-/// Sums per provider.
+/// Sums per provider; 0: no provider was reached.
 pub async fn of_providers_since(
     conn: &mut Conn,
     owner: i64,
     since: DateTime<Utc>,
 ) -> Result<Vec<ProviderDay>, Error> {
-    let query = diesel::sql_query(
-        "SELECT provider_id, sum(requests)::bigint AS requests, sum(cost) AS cost FROM usage_hourly \
-         WHERE owner_id = $1 AND hour >= date_trunc('hour', $2) GROUP BY provider_id",
-    );
+    let query = diesel::sql_query(concat!(
+        "SELECT provider_id, sum(requests)::bigint AS requests, sum(cost) AS cost FROM (\
+             SELECT provider_id, requests, cost FROM usage_hourly WHERE owner_id = $1 AND hour >= ",
+        whole_hour!("$2"),
+        " UNION ALL SELECT coalesce(provider_id, 0), 1, coalesce(cost, 0) FROM usage_records \
+             WHERE owner_id = $1 AND created_at >= $2 AND created_at < ",
+        whole_hour!("$2"),
+        ") AS used GROUP BY provider_id",
+    ));
     Ok(query.bind::<BigInt, _>(owner).bind::<Timestamptz, _>(since).load(conn).await?)
 }
 

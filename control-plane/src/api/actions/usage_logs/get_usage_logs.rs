@@ -3,14 +3,15 @@
 use super::view::{LogPage, LogSummary, LogView};
 use crate::api::answer::{Envelope, Failures, Reply};
 use crate::api::auth::{Caller, LoggedIn};
-use crate::api::{Answer, Ask, State};
-use crate::db::usage::{self, Filter, Place};
+use crate::api::{Answer, Ask, Failure, State};
+use crate::db::rollup;
+use crate::db::usage::{self, Filter, Part, Place};
 use crate::rules::form::form;
 use crate::rules::time::Edge;
 use crate::rules::{Code, Field, Refusal};
 use actix_web::post;
 use actix_web::web::Data;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Days, Utc};
 use chrono_tz::Tz;
 
 /// Rows of a page, if nothing is said.
@@ -38,7 +39,7 @@ form! {
         user_id: Option<i64> = ["userId"],
         /// A key.
         key_id: Option<i64> = ["keyId"],
-        /// A provider.
+        /// A provider. Admins only.
         provider_id: Option<i64> = ["providerId"],
         /// The model that was asked for, or sent upstream.
         model: Option<String> = ["model"],
@@ -65,12 +66,16 @@ impl GetUsageLogs {
             let number = field.int(0..=i64::from(i16::MAX))?.flatten();
             Ok(number.and_then(|number| i16::try_from(number).ok()))
         };
-        let asked = id(&self.user_id)?;
+        let (asked, provider) = (id(&self.user_id)?, id(&self.provider_id)?);
+        if provider.is_some() && !caller.is_admin {
+            // Which upstreams there are is no affair of theirs.
+            return Err(Code::PermissionDenied.into());
+        }
         Ok(Filter {
             owner: caller.owner,
             user: if caller.is_admin { asked } else { Some(caller.id) },
             key: id(&self.key_id)?,
-            provider: id(&self.provider_id)?,
+            provider,
             model: text(&self.model)?,
             endpoint: text(&self.endpoint)?,
             status: small(&self.status_code)?,
@@ -79,6 +84,7 @@ impl GetUsageLogs {
             session: text(&self.session_id)?,
             from: self.start.time(zone, Edge::Start)?.flatten(),
             until: self.end.time(zone, Edge::Next)?.flatten(),
+            ..Filter::default()
         })
     }
 }
@@ -90,18 +96,28 @@ impl GetUsageLogs {
     (status = 200, description = "A page of requests and the sums over all pages", body = Envelope<LogPage>), Failures))]
 #[post("/actions/usage-logs/getUsageLogs")]
 pub async fn get_usage_logs(caller: LoggedIn, state: Data<State>, ask: Ask<GetUsageLogs>) -> Reply<LogPage> {
-    let filter = ask.form.filter(&caller.0, state.settings.time_zone)?;
+    let zone = state.settings.time_zone;
+    let mut filter = ask.form.filter(&caller.0, zone)?;
+    filter.from = filter.from.max(kept_since(state.settings.retention_days, zone));
     let page = ask.form.page.int(1..=1_000_000_000)?.flatten().unwrap_or(1);
     let limit = ask.form.limit.int(1..=i64::MAX)?.flatten().unwrap_or(PAGE).min(PAGE_MAX);
     let after = cursor(&ask.form.cursor)?;
     let offset = if after.is_some() { 0 } else { (page - 1).saturating_mul(limit) };
+    let part = Part { after, offset, limit };
     let mut conn = state.pool.read().await?;
-    let sums = usage::summary(&mut conn, &filter).await?;
-    let records = match sums.requests > offset {
-        true => usage::page(&mut conn, &filter, after, offset, limit).await?,
-        false => Vec::new(),
-    };
-    let names = usage::names(&mut conn, caller.0.owner, &records).await?;
+    // One snapshot, so that the rows are those that were counted.
+    let mut snapshot = conn.build_transaction().repeatable_read().read_only();
+    let (sums, records, names) = snapshot
+        .run(async |conn| -> Result<_, Failure> {
+            let sums = usage::summary(conn, &filter, zone).await?;
+            let records = match sums.requests > offset {
+                true => usage::page(conn, &filter, zone, part).await?,
+                false => Vec::new(),
+            };
+            let names = usage::names(conn, filter.owner, &records).await?;
+            Ok((sums, records, names))
+        })
+        .await?;
     drop(conn);
     let is_full = i64::try_from(records.len()).is_ok_and(|count| count == limit);
     let next_cursor = records
@@ -119,6 +135,13 @@ pub async fn get_usage_logs(caller: LoggedIn, state: Data<State>, ask: Ask<GetUs
         next_cursor,
         summary: LogSummary::from(sums),
     }))
+}
+
+/// Sums outlive the records that `RETENTION_DAYS` removes; the log ends where the removal may have come to.
+fn kept_since(retention_days: u32, zone: Tz) -> Option<DateTime<Utc>> {
+    let days = Days::new(u64::from(retention_days));
+    let last = Utc::now().checked_sub_days(days).filter(|_| retention_days > 0)?;
+    Some(rollup::day_after(rollup::day_of(last, zone), zone))
 }
 
 fn cursor(field: &Field) -> Result<Option<Place>, Refusal> {

@@ -42,7 +42,7 @@ impl From<Summary> for LogSummary {
         let written = sums.cache_write_5m_tokens + sums.cache_write_1h_tokens;
         Self {
             total_requests: sums.requests,
-            total_cost: Exact::of(&sums.cost.unwrap_or_default()),
+            total_cost: Exact::of(&sums.cost),
             total_tokens: sums.input_tokens + sums.output_tokens + written + sums.cache_read_tokens,
             total_input_tokens: sums.input_tokens,
             total_output_tokens: sums.output_tokens,
@@ -97,9 +97,10 @@ pub struct LogView {
     /// USD; null: the model has no price.
     #[schema(example = "0.01155")]
     pub cost_usd: Option<String>,
-    pub cost_multiplier: String,
+    /// Null to callers who are no admins.
+    pub cost_multiplier: Option<String>,
     pub group_cost_multiplier: Option<String>,
-    /// USD by component, before the multiplier.
+    /// USD by component, before the multiplier; empty to callers who are no admins.
     #[schema(value_type = Object)]
     pub cost_breakdown: Value,
     pub duration_ms: i32,
@@ -157,9 +158,10 @@ impl LogView {
             total_tokens: prompt + record.output_tokens,
             usage_source: record.usage_source,
             cost_usd: record.cost.as_ref().map(amount::plain),
-            cost_multiplier: amount::plain(&record.cost_multiplier),
+            cost_multiplier: is_admin.then(|| amount::plain(&record.cost_multiplier)),
             group_cost_multiplier: None,
-            cost_breakdown: record.cost_parts,
+            // The parts are before the multiplier and would give it away.
+            cost_breakdown: if is_admin { record.cost_parts } else { json!({}) },
             duration_ms: record.duration_ms,
             ttft_ms: record.ttft_ms,
             first_byte_ms: record.ttft_ms,

@@ -1,0 +1,18 @@
+INSERT INTO usage_key_days AS old
+SELECT owner_id, ($1::timestamptz[])[width_bucket(created_at, $1::timestamptz[])], user_id, key_id,
+    coalesce(provider_id, 0), model, coalesce(upstream_model, ''), endpoint, status, retry_count,
+    blocked_by IS NOT NULL, count(*), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens),
+    sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), coalesce(sum(cost), 0), sum(duration_ms)
+FROM usage_records
+WHERE {which}
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
+ORDER BY 3, 2, 4, 5, 6, 7, 8, 9, 10, 11
+ON CONFLICT (user_id, start, key_id, provider_id, model, upstream_model, endpoint, status, retry_count, is_blocked)
+DO UPDATE SET requests = old.requests + excluded.requests,
+    input_tokens = old.input_tokens + excluded.input_tokens,
+    output_tokens = old.output_tokens + excluded.output_tokens,
+    cache_read_tokens = old.cache_read_tokens + excluded.cache_read_tokens,
+    cache_write_5m_tokens = old.cache_write_5m_tokens + excluded.cache_write_5m_tokens,
+    cache_write_1h_tokens = old.cache_write_1h_tokens + excluded.cache_write_1h_tokens,
+    cost = old.cost + excluded.cost,
+    duration_ms = old.duration_ms + excluded.duration_ms
