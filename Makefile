@@ -20,7 +20,7 @@ clean-data: ## stop everything and delete its data under .local/
 test: ## everything from the format check to end-to-end tests
 	@./deploy/local/test.sh
 
-bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method", "profile" or "instructions")
+bench: ## our proxy beside plain nginx, as a table (ARGS="quick", "method", "profile", "instructions", or "api" for the admin API over a million records)
 	@./deploy/local/bench.sh $(ARGS)
 
 clients: ## client code from the API's document (TypeScript, Python, Go), compiled and tried against `make up`

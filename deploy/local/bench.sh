@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make bench`: our proxy beside plain nginx on pinned cores, as a table. ARGS: full (default), quick, method, profile, instructions (needs valgrind).
+# `make bench`: our proxy beside plain nginx on pinned cores, as a table. ARGS: full (default), quick, method, profile, instructions (needs valgrind), api.
 # It needs two cores that nobody else uses for a few minutes, and Linux.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

@@ -5,6 +5,7 @@
 //! is compared with the mean of these two. Only such ratios mean anything; medians and ranges are printed.
 //! Nothing here is asserted.
 
+pub mod api;
 pub mod bodies;
 pub mod instructions;
 pub mod latency;

@@ -87,6 +87,11 @@ pub fn sql(database: &str, text: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// What the cluster has logged, which is little unless a bench asks for plans.
+pub fn log() -> Result<String> {
+    fs::read_to_string(home().join("run/log")).context("read the log of Postgres")
+}
+
 /// The whole of a database as SQL text, to search it for what must not be there.
 pub fn dump(database: &str) -> Result<String> {
     let mut pg_dump = Command::new(bin()?.join("pg_dump"));
@@ -150,7 +155,7 @@ fn ensure_running(home: &Path) -> Result<()> {
         run_dir.display()
     );
     let mut start = command(&bin.join("pg_ctl"));
-    start.arg("-D").arg(&data).args(["-w", "-l", "/dev/null", "-o", &options, "start"]);
+    start.arg("-D").arg(&data).arg("-l").arg(run_dir.join("log")).args(["-w", "-o", &options, "start"]);
     start.stderr(Stdio::null()).process_group(0);
     run(start, "pg_ctl start")?;
     watch(home, &bin, &data)
