@@ -135,10 +135,14 @@ async fn load(
     chart: &Chart,
     user: Option<i64>,
 ) -> Result<(Vec<Cell>, Vec<Series>), Failure> {
-    let cells = match user {
-        None => usage::of_users(conn, chart, SERIES).await?,
-        Some(user) => usage::of_keys(conn, chart, user, SERIES).await?,
-    };
+    // One snapshot: what all others used is a difference.
+    let mut snapshot = conn.build_transaction().repeatable_read().read_only();
+    let cells = snapshot
+        .run(async |conn| match user {
+            None => usage::of_users(conn, chart, SERIES).await,
+            Some(user) => usage::of_keys(conn, chart, user, SERIES).await,
+        })
+        .await?;
     let mut costs: HashMap<i64, BigDecimal> = HashMap::new();
     for cell in &cells {
         *costs.entry(cell.id).or_default() += &cell.cost;

@@ -2,11 +2,12 @@
 
 use super::super::{Conn, Error};
 use super::filter::NOT_QUIET;
-use bigdecimal::BigDecimal;
+use bigdecimal::{BigDecimal, Zero};
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Numeric, Text, Timestamptz};
 use diesel_async::RunQueryDsl;
+use std::collections::HashMap;
 
 /// The identity of the series of everybody who has none of his own.
 pub const OTHERS: i64 = -1;
@@ -47,15 +48,44 @@ impl Chart {
     }
 }
 
-/// By user: the `series` that cost most, and all others together.
+/// By user: the `series` that cost most, and all others together. The others are what is left of the owner's own
+/// sums, which are exact, so that only the series that are shown are read by bucket.
 pub async fn of_users(conn: &mut Conn, chart: &Chart, series: i64) -> Result<Vec<Cell>, Error> {
     let span = if chart.is_days { 1440 } else { 15 };
-    let cells = format!(
-        "SELECT width_bucket(start, $2::timestamptz[]) AS bucket, user_id AS id, sum(requests) AS requests, \
-             sum(cost) AS cost FROM usage_user_slots \
-         WHERE owner_id = $1 AND span = {span} AND start >= $3 AND start < $4 AND $6::bigint IS NULL GROUP BY 1, 2"
+    let time = format!("owner_id = $1 AND span = {span} AND start >= $3 AND start < $4");
+    let top = format!(
+        "WITH top AS MATERIALIZED (SELECT user_id AS id FROM usage_user_slots WHERE {time} GROUP BY 1 \
+            ORDER BY sum(cost) DESC, sum(requests) DESC, id LIMIT $5) \
+         SELECT width_bucket(start, $2::timestamptz[]) AS bucket, user_id AS id, \
+             sum(requests)::bigint AS requests, sum(cost) AS cost \
+         FROM usage_user_slots JOIN top ON top.id = user_id WHERE {time} GROUP BY 1, 2"
     );
-    load(conn, chart, &cells, series, None).await
+    let all = format!(
+        "SELECT width_bucket(start, $2::timestamptz[]) AS bucket, {OTHERS}::bigint AS id, \
+             sum(requests)::bigint AS requests, sum(cost) AS cost \
+         FROM usage_facets WHERE {time} AND $5::bigint > 0 AND NOT is_blocked AND {NOT_QUIET} GROUP BY 1"
+    );
+    let mut cells: Vec<Cell> = of_owner(conn, chart, &top, series).await?;
+    let mut others: HashMap<i32, Cell> =
+        of_owner(conn, chart, &all, series).await?.into_iter().map(|cell| (cell.bucket, cell)).collect();
+    for cell in &cells {
+        if let Some(others) = others.get_mut(&cell.bucket) {
+            others.requests -= cell.requests;
+            others.cost -= &cell.cost;
+        }
+    }
+    cells.extend(others.into_values().filter(|cell| cell.requests != 0 || !cell.cost.is_zero()));
+    Ok(cells)
+}
+
+async fn of_owner(conn: &mut Conn, chart: &Chart, query: &str, series: i64) -> Result<Vec<Cell>, Error> {
+    let query = diesel::sql_query(query)
+        .bind::<BigInt, _>(chart.owner)
+        .bind::<Array<Timestamptz>, _>(&chart.starts)
+        .bind::<Timestamptz, _>(chart.from())
+        .bind::<Timestamptz, _>(chart.until)
+        .bind::<BigInt, _>(series);
+    Ok(query.load(conn).await?)
 }
 
 /// One user's, by key, in the same way.
@@ -70,16 +100,6 @@ pub async fn of_keys(conn: &mut Conn, chart: &Chart, user: i64, series: i64) -> 
          WHERE owner_id = $1 AND {start} >= $3 AND {start} < $4 AND user_id = $6 AND {blocked} AND {NOT_QUIET} \
          GROUP BY 1, 2"
     );
-    load(conn, chart, &cells, series, Some(user)).await
-}
-
-async fn load(
-    conn: &mut Conn,
-    chart: &Chart,
-    cells: &str,
-    series: i64,
-    user: Option<i64>,
-) -> Result<Vec<Cell>, Error> {
     let query = format!(
         "WITH cells AS MATERIALIZED ({cells}), \
          top AS MATERIALIZED (SELECT id FROM cells GROUP BY 1 \
@@ -93,7 +113,7 @@ async fn load(
         .bind::<Timestamptz, _>(chart.from())
         .bind::<Timestamptz, _>(chart.until)
         .bind::<BigInt, _>(series)
-        .bind::<Nullable<BigInt>, _>(user);
+        .bind::<BigInt, _>(user);
     Ok(query.load(conn).await?)
 }
 
