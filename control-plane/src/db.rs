@@ -4,6 +4,7 @@
 //! Depends on diesel and `contract`. Never names an HTTP type, never publishes, never logs a value.
 
 pub mod audit;
+pub mod dead_letters;
 pub mod first_start;
 pub mod generation;
 pub mod health;
@@ -69,6 +70,26 @@ impl Error {
         matches!(self, Self::Unavailable(_) | Self::Busy)
     }
 
+    /// Whether Postgres refused the statement, so that the same one will be refused again.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Query(_))
+    }
+
+    /// Whether it was refused for a value in it, and not for the statement itself.
+    pub fn is_about_data(&self) -> bool {
+        use DatabaseErrorKind::{CheckViolation, ForeignKeyViolation, NotNullViolation, UniqueViolation};
+        match self {
+            Self::Query(Diesel::DatabaseError(
+                CheckViolation | ForeignKeyViolation | NotNullViolation | UniqueViolation,
+                _,
+            )) => true,
+            Self::Query(Diesel::DatabaseError(_, details)) => {
+                DATA.iter().any(|part| details.message().contains(part))
+            }
+            _ => false,
+        }
+    }
+
     /// The unique or foreign-key constraint that a write broke, if that is what happened.
     pub fn broken_constraint(&self) -> Option<&str> {
         match self {
@@ -94,6 +115,10 @@ impl From<Diesel> for Error {
 /// asked. The driver does not hand on the code behind it.
 const STOPPED: [&str; 4] =
     ["canceling statement due to", "terminating connection", "deadlock detected", "the database system is"];
+
+/// How Postgres speaks of values (SQLSTATE classes 22 and 54), whose codes the driver does not hand on either.
+const DATA: [&str; 6] =
+    ["out of range", "overflow", "value too long", "invalid ", "unsupported Unicode", "exceeds"];
 
 /// Whether the state of the database is the cause, so that the same statement may succeed later.
 fn is_passing(error: &Diesel) -> bool {

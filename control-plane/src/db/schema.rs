@@ -323,6 +323,16 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    usage_dead_letters (digest) {
+        digest -> Bytea,
+        record_id -> Bytea,
+        reason -> Text,
+        record -> Bytea,
+        received_at -> Timestamptz,
+    }
+}
+
 diesel::joinable!(keys -> users (user_id));
 diesel::table! {
     notifications (id) {

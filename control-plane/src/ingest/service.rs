@@ -91,7 +91,7 @@ impl UsageIngest for Ingest {
                 proxy_id,
                 count = written.refused.len(),
                 reason = first.reason,
-                "usage records were refused"
+                "usage records can never be stored; they are kept in usage_dead_letters"
             );
         }
         let inserted = u32::try_from(written.inserted).unwrap_or(u32::MAX);

@@ -158,3 +158,41 @@ async fn a_record_that_cannot_be_stored_is_refused_alone() {
     assert_eq!(fields, spoilt.map(|(field, _)| field));
     assert_eq!(count(&mut conn).await, 1);
 }
+
+#[tokio::test]
+async fn a_record_that_postgres_refuses_is_kept_aside_and_does_not_hold_up_the_others() {
+    use crate::db::schema::usage_dead_letters::dsl;
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    // A value that only Postgres knows to be wrong.
+    let rule = "ALTER TABLE usage_records ADD CHECK (model <> 'poison')";
+    diesel::sql_query(rule).execute(conn).await.expect("rule");
+    let mut records: Vec<_> = (1..=20).map(|n| record(n, START_MS + i64::from(n), "1")).collect();
+    for at in [3, 17] {
+        records[at].model = "poison".to_owned();
+    }
+    records[5].outcome = "nice".to_owned();
+    for (inserted, known) in [(17, 0), (0, 17)] {
+        let written = write(conn, records.clone()).await.expect("write");
+        assert_eq!((written.inserted, written.known, written.refused.len()), (inserted, known, 3));
+    }
+    assert_eq!(count(conn).await, 17);
+    let letters: Vec<(Vec<u8>, String)> = dsl::usage_dead_letters
+        .select((dsl::record_id, dsl::reason))
+        .order(dsl::record_id)
+        .load(conn)
+        .await
+        .expect("letters");
+    let ids: Vec<u8> = letters.iter().map(|(id, _)| id[0]).collect();
+    assert_eq!(ids, [4, 6, 18]);
+    assert!(letters[1].1.starts_with("outcome"), "{letters:?}");
+
+    // Where nothing at all can be stored, and no value is at fault, everything comes again.
+    diesel::sql_query("ALTER TABLE usage_hourly RENAME TO gone").execute(conn).await.expect("break");
+    let fresh: Vec<_> = (30..33).map(|n| record(n, START_MS, "1")).collect();
+    assert!(write(conn, fresh.clone()).await.is_err());
+    diesel::sql_query("ALTER TABLE gone RENAME TO usage_hourly").execute(conn).await.expect("mend");
+    assert_eq!(write(conn, fresh).await.expect("write").inserted, 3);
+    assert_eq!(dsl::usage_dead_letters.count().get_result::<i64>(conn).await.expect("count"), 3);
+}

@@ -1,6 +1,7 @@
 //! One batch, one transaction: records that are not there yet, and from just these the sums.
 
 use super::row;
+use crate::db::dead_letters::{self, Letter};
 use crate::db::ledger::{HourRow, RecordRow, SessionRow, add_hours_in_tx, add_sessions_in_tx, insert_in_tx};
 use crate::db::{Conn, Error, rollup};
 use bigdecimal::BigDecimal;
@@ -9,7 +10,10 @@ use contract::convert::Invalid;
 use contract::pb;
 use contract::usage::Outcome;
 use diesel_async::AsyncConnection;
-use std::collections::{BTreeMap, HashSet};
+use prost::Message;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use uuid::Uuid;
 
 /// What became of a batch.
 #[derive(Debug, Default)]
@@ -23,27 +27,78 @@ pub struct Written {
 }
 
 /// Stores a batch. Not cancel-safe: call it through `tasks`.
+///
+/// A record that can never be stored must not hold up those behind it: it is kept as a dead letter, with the
+/// reason, and acknowledged. What Postgres refuses is found by halves, each half a transaction of its own.
 pub async fn write(conn: &mut Conn, records: Vec<pb::UsageRecord>) -> Result<Written, Error> {
-    let mut refused = Vec::new();
+    let mut dead = Vec::new();
     let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(records.len());
+    let mut wires = HashMap::with_capacity(records.len());
     let total = records.len();
     for record in records {
-        let id = record.id.clone();
-        match row::read(record) {
-            Ok(row) if seen.insert((row.id, row.created_at)) => rows.push(row),
-            Ok(_) => {}
-            Err(Invalid { path, why }) => {
-                let reason = format!("{path}: {why}");
-                refused.push(pb::RefusedRecord { id, reason });
+        match row::read(record.clone()) {
+            Ok(row) if seen.insert((row.id, row.created_at)) => {
+                wires.insert(row.id, record);
+                rows.push(row);
             }
+            Ok(_) => {}
+            Err(Invalid { path, why }) => dead.push((record, format!("{path}: {why}"))),
         }
     }
-    let inserted = match rows.is_empty() {
-        true => 0,
-        false => conn.transaction(async |conn| write_in_tx(conn, &rows).await).await?,
-    };
-    Ok(Written { inserted, known: total - inserted - refused.len(), refused })
+    let stored = store(conn, &rows).await?;
+    let refused = stored.refused.into_iter();
+    dead.extend(refused.filter_map(|(id, reason)| Some((wires.remove(&id)?, reason))));
+    let letters: Vec<Letter> = dead.iter().map(|(record, reason)| letter(record, reason)).collect();
+    dead_letters::keep(conn, &letters).await?;
+    let refused: Vec<_> =
+        dead.into_iter().map(|(record, reason)| pb::RefusedRecord { id: record.id, reason }).collect();
+    Ok(Written { inserted: stored.inserted, known: total - stored.inserted - refused.len(), refused })
+}
+
+fn letter<'a>(record: &pb::UsageRecord, reason: &'a str) -> Letter<'a> {
+    let wire = record.encode_to_vec();
+    Letter { digest: Sha256::digest(&wire).to_vec(), record_id: record.id.to_vec(), reason, record: wire }
+}
+
+#[derive(Default)]
+struct Stored {
+    inserted: usize,
+    refused: Vec<(Uuid, String)>,
+}
+
+/// What Postgres takes of `rows`, and the others with the reason.
+async fn store(conn: &mut Conn, rows: &[RecordRow]) -> Result<Stored, Error> {
+    let mut stored = Stored::default();
+    let mut is_any_taken = false;
+    let mut doubtful = None;
+    let mut parts = vec![rows];
+    while let Some(part) = parts.pop().filter(|part| !part.is_empty()) {
+        match (conn.transaction(async |conn| write_in_tx(conn, part).await).await, part) {
+            (Ok(count), _) => {
+                stored.inserted += count;
+                is_any_taken = true;
+            }
+            (Err(error), [row]) if error.is_refusal() => {
+                if !error.is_about_data() {
+                    doubtful = Some(error);
+                    stored.refused.push((row.id, "the database refuses it".to_owned()));
+                } else {
+                    stored.refused.push((row.id, "the database refuses its values".to_owned()));
+                }
+            }
+            (Err(error), _) if error.is_refusal() => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            (Err(error), _) => return Err(error),
+        }
+    }
+    match doubtful {
+        // Nothing at all was taken, and not because of a value: the fault is likely ours, and the batch comes again.
+        Some(error) if !is_any_taken => Err(error),
+        _ => Ok(stored),
+    }
 }
 
 async fn write_in_tx(conn: &mut Conn, rows: &[RecordRow]) -> Result<usize, Error> {

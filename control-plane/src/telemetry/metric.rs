@@ -28,10 +28,10 @@ list! {
     describe_counter TABLE_MISMATCHES = "switchyard_table_mismatches_total", "Acknowledgements of another table than was sent.";
     describe_counter HEALTH_STORED = "switchyard_health_transitions_total", "Provider health transitions stored.";
     describe_counter HEALTH_REFUSED = "switchyard_health_refused_total", "Provider health reports that were malformed or could not be stored.";
-    describe_counter INGESTED = "switchyard_usage_records_total", "Usage records received, by result: inserted, known, refused.";
+    describe_counter INGESTED = "switchyard_usage_records_total", "Usage records received, by result: inserted, known, refused (kept as dead letters).";
     describe_counter INGEST_ERRORS = "switchyard_ingest_errors_total", "Usage batches that were not committed; the proxy sends them again.";
     describe_histogram INGEST_SECONDS = "switchyard_ingest_seconds", "Time to commit a batch of usage records.";
-    describe_gauge ROLLUP_MISMATCHES = "switchyard_rollup_mismatches", "Hourly sums of the last day that differ from the records.";
+    describe_gauge ROLLUP_MISMATCHES = "switchyard_rollup_mismatches", "Sums of the last day that differ from the records.";
     describe_counter JOB_RUNS = "switchyard_job_runs_total", "Runs of background jobs, by job and result.";
     describe_gauge DB_IN_USE = "switchyard_db_connections_in_use", "Postgres connections on loan.";
     describe_gauge DB_OPEN = "switchyard_db_connections_open", "Postgres connections open.";
