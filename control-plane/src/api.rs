@@ -82,6 +82,8 @@ pub struct Settings {
     pub messages_ttl: Option<Duration>,
     /// Calls to the outside.
     pub outbound: Outbound,
+    /// How long the health answer waits for Postgres.
+    pub health_wait: Duration,
     /// Days after which records may be gone; 0: never.
     pub retention_days: u32,
 }

@@ -135,6 +135,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         conversation_ttl: config.admin.conversation_ttl,
         messages_ttl: config.admin.store_messages.then_some(config.admin.messages_ttl),
         outbound,
+        health_wait: config.admin.health_wait,
         retention_days: config.jobs.retention_days,
     }
 }

@@ -129,6 +129,8 @@ pub struct Admin {
     pub max_body: usize,
     /// `BODY_TIMEOUT_MS`: how long a request's body may take to arrive.
     pub body_timeout: Duration,
+    /// `HEALTH_WAIT_MS`: how long `/api/actions/health` waits for Postgres before it answers 503.
+    pub health_wait: Duration,
     /// `FORWARDED_HOPS`: how many proxies in front append to `X-Forwarded-For`; 0: none is believed. Too high,
     /// and a caller can name its own address.
     pub forwarded_hops: usize,
@@ -190,8 +192,13 @@ pub struct Ingest {
 /// Background jobs.
 #[derive(Clone, Copy, Debug)]
 pub struct Jobs {
-    /// `RETENTION_DAYS`: usage partitions that end before this many days ago are dropped; 0 keeps all.
+    /// `RETENTION_DAYS`: records of days before this many days ago (UTC) are removed, whole months at once and the
+    /// rest in batches; 0 keeps all. The sums stay for ever.
     pub retention_days: u32,
+    /// `RETENTION_BATCH_ROWS`: records of one batch; a larger one holds its locks longer.
+    pub retention_batch: usize,
+    /// `RETENTION_MAX_BATCHES`: of one run; what is left is removed by the next.
+    pub retention_batches: usize,
     /// `JOBS_PERIOD_SECONDS`: how often each job looks whether there is something to do.
     pub period: Duration,
 }
@@ -225,6 +232,7 @@ impl Config {
             admin: Admin {
                 max_body: env.count("MAX_BODY_BYTES", 10 << 20)?,
                 body_timeout: env.millis("BODY_TIMEOUT_MS", 10_000)?,
+                health_wait: env.millis("HEALTH_WAIT_MS", 500)?,
                 forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
                 parallel: env.count("ADMIN_CONCURRENCY", 12)?,
                 queue: env.millis("ADMIN_QUEUE_MS", 20_000)?,
@@ -241,6 +249,8 @@ impl Config {
             },
             jobs: Jobs {
                 retention_days: env.number("RETENTION_DAYS", 0)?,
+                retention_batch: env.count("RETENTION_BATCH_ROWS", 5_000)?,
+                retention_batches: env.count("RETENTION_MAX_BATCHES", 200)?,
                 period: env.seconds("JOBS_PERIOD_SECONDS", 3_600)?,
             },
             outbound: Outbound::read(&env)?,

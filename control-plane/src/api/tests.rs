@@ -81,6 +81,7 @@ impl Api {
             queue: Duration::from_secs(10),
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
+            health_wait: Duration::from_secs(1),
             retention_days: 0,
         };
         change(&mut settings);

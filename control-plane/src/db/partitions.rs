@@ -2,8 +2,8 @@
 //! A month whose records already lie in the default partition gets them when it is made.
 
 use super::{Conn, Error};
-use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
-use diesel::sql_types::{Bool, Date, Text};
+use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveTime, Utc};
+use diesel::sql_types::{Bool, Date, Text, Timestamptz};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 
 /// Any number: one replica at a time.
@@ -114,8 +114,7 @@ pub async fn make(conn: &mut Conn, month: Month) -> Result<bool, Error> {
     .await
 }
 
-/// Drops the partitions of months that ended before `day`, and such records of the default partition. Says
-/// how many partitions that were.
+/// Drops the partitions of months that ended before `day`; says how many that were.
 pub async fn drop_before(conn: &mut Conn, day: NaiveDate) -> Result<usize, Error> {
     let old: Vec<Month> = existing(conn).await?.into_iter().filter(|month| month.end() <= day).collect();
     for month in &old {
@@ -127,12 +126,30 @@ pub async fn drop_before(conn: &mut Conn, day: NaiveDate) -> Result<usize, Error
         })
         .await?;
     }
-    let month = Month::of_date(day).0;
-    diesel::sql_query("DELETE FROM usage_records_default WHERE created_at < $1")
-        .bind::<Date, _>(month)
-        .execute(conn)
-        .await?;
     Ok(old.len())
+}
+
+/// Removes at most `most` records from before `day`, of the month that holds it or of the default partition; says
+/// how many that were.
+pub async fn remove_before(conn: &mut Conn, day: NaiveDate, most: usize) -> Result<usize, Error> {
+    let month = Month::of_date(day);
+    let known = existing(conn).await?.contains(&month).then(|| month.table());
+    for table in known.into_iter().chain([format!("{PREFIX}default")]) {
+        // Old records lie at the beginning of their table, so few others are read before them.
+        let delete = format!(
+            "DELETE FROM {table} WHERE ctid = ANY (ARRAY( \
+             SELECT ctid FROM {table} WHERE created_at < $1 LIMIT {most}))"
+        );
+        // Midnight in UTC, whatever zone the session has.
+        let removed = diesel::sql_query(delete)
+            .bind::<Timestamptz, _>(day.and_time(NaiveTime::MIN).and_utc())
+            .execute(conn)
+            .await?;
+        if removed > 0 {
+            return Ok(removed);
+        }
+    }
+    Ok(0)
 }
 
 #[cfg(test)]
@@ -180,6 +197,22 @@ mod tests {
         let day = NaiveDate::from_ymd_opt(2026, 4, 20).expect("date");
         assert_eq!(drop_before(conn, day).await.expect("drop"), 1);
         assert_eq!(existing(conn).await.expect("list"), [month(4)]);
-        assert_eq!(count(conn, "usage_records").await, 0);
+        // What is left of before that day goes in batches, whatever zone the session has; the day itself stays.
+        diesel::sql_query("SET TIME ZONE 'Asia/Shanghai'").execute(conn).await.expect("zone");
+        for (id, at) in
+            [(7, "2026-04-01T00:00:00Z"), (8, "2026-04-19T23:59:59Z"), (9, "2026-04-20T00:00:00Z")]
+        {
+            let copy = format!(
+                "INSERT INTO usage_records SELECT (jsonb_populate_record(r, jsonb_build_object( \
+                 'id', '00000000-0000-0000-0000-00000000000{id}', 'created_at', '{at}'))).* FROM usage_records AS r LIMIT 1"
+            );
+            diesel::sql_query(copy).execute(conn).await.expect("insert");
+        }
+        let mut batches = Vec::new();
+        while let count @ 1.. = remove_before(conn, day, 2).await.expect("remove") {
+            batches.push(count);
+        }
+        assert_eq!((batches.iter().sum::<usize>(), count(conn, "usage_records").await), (3, 1));
+        assert!(batches.iter().all(|count| *count <= 2));
     }
 }

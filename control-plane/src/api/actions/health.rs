@@ -5,6 +5,7 @@ use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
 use chrono::Utc;
 use serde::Serialize;
+use tokio::time::timeout;
 
 /// How it is.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -28,15 +29,18 @@ pub struct Parts {
 
 /// Health
 #[utoipa::path(tag = "system", operation_id = "health", security(()), responses(
-    (status = 200, description = "How this replica is", body = Health)))]
+    (status = 200, description = "This replica answers, and so does Postgres", body = Health),
+    (status = 503, description = "Postgres does not answer in time", body = Health)))]
 #[get("/actions/health")]
 pub async fn health(state: Data<State>) -> HttpResponse {
-    let is_up = match state.pool.read().await {
-        Ok(mut conn) => crate::db::generation::current(&mut conn).await.is_ok(),
-        Err(_) => false,
-    };
+    // A pool that is used up is no reason to keep a monitor waiting.
+    let asked = timeout(state.settings.health_wait, async {
+        crate::db::generation::current(&mut *state.pool.read().await?).await
+    });
+    let is_up = matches!(asked.await, Ok(Ok(_)));
     let (status, database) = if is_up { ("ok", "up") } else { ("degraded", "down") };
     let timestamp = crate::rules::time::iso(Utc::now());
     let version = env!("CARGO_PKG_VERSION");
-    HttpResponse::Ok().json(Health { status, timestamp, version, details: Parts { database } })
+    let mut answer = if is_up { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
+    answer.json(Health { status, timestamp, version, details: Parts { database } })
 }
