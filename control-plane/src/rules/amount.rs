@@ -8,6 +8,9 @@ use serde_json::value::RawValue;
 /// Places of a money limit: nano-USD, the unit of all counters.
 const LIMIT_SCALE: u32 = 9;
 
+/// The least money limit, one nano-dollar. Less would be stored as 0, which is unlimited.
+pub const LEAST_LIMIT: Decimal = Decimal::from_parts(1, 0, 0, false, LIMIT_SCALE);
+
 /// US dollars of a limit, as Postgres keeps them.
 pub type Usd = BigDecimal;
 

@@ -117,6 +117,10 @@ impl Field {
             return Ok(self.json().map(|_| None));
         };
         match number >= rust_decimal::Decimal::ZERO && number <= max.into() {
+            // Counters hold billionths of a dollar; what rounds to none of them would be no limit at all.
+            true if !number.is_zero() && number < amount::LEAST_LIMIT => {
+                Err(self.refuse(Code::LimitTooSmall).with("min", amount::LEAST_LIMIT.to_string()))
+            }
             true => Ok(Some(Some(amount::limit(number)))),
             false => Err(self.refuse(Code::Range).with("min", 0).with("max", max)),
         }
@@ -250,6 +254,11 @@ mod tests {
         assert_eq!(usd("0.1"), Ok(Some("0.1".to_owned())));
         assert_eq!(usd("100"), Ok(Some("100".to_owned())));
         assert_eq!(usd("100.01").map_err(|r| r.code), Err(Code::Range));
+        assert_eq!(usd("0.000000001"), Ok(Some("0.000000001".to_owned())));
+        assert_eq!(usd("0.0"), Ok(Some("0".to_owned())));
+        for small in ["0.0000000009", "0.0000000004", "1e-12"] {
+            assert_eq!(usd(small).map_err(|r| r.code), Err(Code::LimitTooSmall), "{small}");
+        }
         assert_eq!(usd("-0.01").map_err(|r| r.code), Err(Code::Range));
     }
 

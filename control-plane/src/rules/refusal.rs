@@ -104,6 +104,8 @@ codes! {
     Range = "INVALID_RANGE", 400, "{field} must be between {min} and {max}", "{field} 必须在 {min} 到 {max} 之间";
     /// Outside its bounds, zero aside.
     RangeOrZero = "INVALID_RANGE", 400, "{field} must be 0 or between {min} and {max}", "{field} 必须为 0 或在 {min} 到 {max} 之间";
+    /// A money limit that no counter can hold.
+    LimitTooSmall = "INVALID_RANGE", 400, "{field} must be 0 (unlimited) or at least {min}", "{field} 必须为 0（不限）或至少 {min}";
     /// None of the words.
     OneOf = "INVALID_FORMAT", 400, "{field} must be one of: {words}", "{field} 必须是以下之一：{words}";
     /// A character that no text may hold.

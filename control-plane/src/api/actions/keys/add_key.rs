@@ -66,7 +66,7 @@ pub async fn add_key(caller: LoggedIn, state: Data<State>, ask: Ask<AddKey>) -> 
             let key = keys::update_in_tx(conn, caller.owner, minted.row.id, &change).await;
             let key = key.map_err(|error| duplicate(error, &name))?;
             let key = key.ok_or_else(|| Failure::internal("a row vanished within its transaction"))?;
-            rule::within_user(&key, &user)?;
+            rule::within_user(None, &key, &user)?;
             if let Some(groups) = rule::widened(&user, &key.groups) {
                 let generation = Some(write.generation);
                 let change = users::Change { groups: Some(groups), generation, ..users::Change::default() };

@@ -52,7 +52,7 @@ pub async fn edit_key(caller: LoggedIn, state: Data<State>, ask: Ask<EditKey>) -
             let key = keys::update_in_tx(conn, caller.owner, id, &change).await;
             let key = key.map_err(|error| duplicate(error, name))?.ok_or(Code::NoKey)?;
             let user = users::find(conn, caller.owner, key.user_id).await?.ok_or(Code::NoUser)?;
-            rule::within_user(&key, &user)?;
+            rule::within_user(Some(&old), &key, &user)?;
             if let Some(groups) = rule::widened(&user, &key.groups) {
                 let generation = Some(write.generation);
                 let change = users::Change { groups: Some(groups), generation, ..users::Change::default() };

@@ -7,17 +7,24 @@ use bigdecimal::{BigDecimal, Zero};
 use contract::table::{ALL_GROUPS, DEFAULT_GROUP};
 use std::collections::BTreeSet;
 
-/// No limit of a key above the one of its user. A user's 0 or null is no limit.
-pub(super) fn within_user(key: &Key, user: &User) -> Result<(), Refusal> {
-    let pairs = [
-        (Code::Limit5h, &key.limit_5h_usd, &user.limit_5h_usd),
-        (Code::LimitDaily, &key.limit_daily_usd, &user.limit_daily_usd),
-        (Code::LimitWeekly, &key.limit_weekly_usd, &user.limit_weekly_usd),
-        (Code::LimitMonthly, &key.limit_monthly_usd, &user.limit_monthly_usd),
-        (Code::LimitTotal, &key.limit_total_usd, &user.limit_total_usd),
+/// No limit of a key above the one of its user. A user's 0 or null is no limit. Of a key that was there before,
+/// only what changes is asked for: an older limit is no reason to refuse a new name.
+pub(super) fn within_user(old: Option<&Key>, key: &Key, user: &User) -> Result<(), Refusal> {
+    type Limit = fn(&Key) -> &Option<BigDecimal>;
+    let pairs: [(Code, Limit, &Option<BigDecimal>); 5] = [
+        (Code::Limit5h, |key| &key.limit_5h_usd, &user.limit_5h_usd),
+        (Code::LimitDaily, |key| &key.limit_daily_usd, &user.limit_daily_usd),
+        (Code::LimitWeekly, |key| &key.limit_weekly_usd, &user.limit_weekly_usd),
+        (Code::LimitMonthly, |key| &key.limit_monthly_usd, &user.limit_monthly_usd),
+        (Code::LimitTotal, |key| &key.limit_total_usd, &user.limit_total_usd),
     ];
-    for (code, key, user) in pairs {
-        above(code, key.as_ref(), user.as_ref())?;
+    for (code, limit, of_user) in pairs {
+        if old.is_none_or(|old| limit(old) != limit(key)) {
+            above(code, limit(key).as_ref(), of_user.as_ref())?;
+        }
+    }
+    if old.is_some_and(|old| old.limit_concurrent_sessions == key.limit_concurrent_sessions) {
+        return Ok(());
     }
     let sessions = user.limit_concurrent_sessions.map(BigDecimal::from);
     above(Code::LimitConcurrent, Some(&BigDecimal::from(key.limit_concurrent_sessions)), sessions.as_ref())
