@@ -52,7 +52,9 @@ async fn case_36_words_hold_on_every_proxy_at_once() -> Result<()> {
 
 #[tokio::test]
 async fn case_39_an_open_request_is_seen() -> Result<()> {
-    let scene = Scene::open(Fleet::plan().proxies(1)).await?;
+    let store = ("STORE_SESSION_MESSAGES", "true");
+    let plan = Fleet::plan().proxies(1).control_env(store.0, store.1).proxy_env(store.0, store.1);
+    let scene = Scene::open(plan).await?;
     // Content came, so the attempt is over and the answer is not.
     scene.upstream.script([Answer::ok().hang(6)]);
     let session = "0197f1c2-0000-7000-8000-00000000abcd";
@@ -82,10 +84,13 @@ async fn case_39_an_open_request_is_seen() -> Result<()> {
     let details =
         scene.fleet.admin.action("active-sessions/getSessionDetails", json!({"sessionId": id})).await?;
     assert_eq!(details["requests"][0]["providerChain"].as_array().map(Vec::len), Some(1), "{details}");
-    let messages = json!({"sessionId": id});
-    let (status, messages) =
-        scene.fleet.admin.attempt("active-sessions/getSessionMessages", messages).await?;
-    assert_eq!((status, &messages["ok"]), (400, &json!(false)));
+    let said = || async {
+        let asked = json!({"sessionId": id});
+        scene.fleet.admin.action("active-sessions/getSessionMessages", asked).await.ok()
+    };
+    eventually(PATIENCE, || async { said().await.is_some() }).await.context("what was said")?;
+    let said = said().await.context("what was said")?;
+    assert_eq!((&said[0]["role"], said.as_array().map(Vec::len)), (&json!("user"), Some(1)), "{said}");
     Ok(())
 }
 
