@@ -36,6 +36,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use respond::head_refused;
+
 /// What all worker threads share.
 pub struct Shared {
     /// Settings.

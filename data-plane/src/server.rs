@@ -2,9 +2,11 @@
 //! HTTP/1 with a limit on every wait, and drains. What a request means is the handler's affair.
 
 mod connection;
+mod refused;
 
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
 use connection::{Service, State};
 use futures_util::FutureExt;
 use http::{Request, Response};
@@ -40,6 +42,9 @@ pub struct Settings {
     pub max_header_bytes: usize,
     /// Most headers of a request.
     pub max_headers: usize,
+    /// What a caller is told whose request's head could not be read, from the status and the first bytes of the head:
+    /// media type and body.
+    pub head_refused: fn(u16, &[u8]) -> (&'static str, Bytes),
     /// Connections of the whole process.
     pub connections: Arc<Semaphore>,
     /// For answers in flight once draining began.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The first user, key and providers, made through the public admin API, and the first request. Sourced.
 
-DEMO_MODEL=claude-sonnet-4-5
+DEMO_MODEL=claude-haiku-5-5
 DEMO_PROVIDERS_MADE=$LOCAL/demo-providers-made
 
 bearer() { printf 'header = "Authorization: Bearer %s"\n' "$1"; }

@@ -7,7 +7,20 @@ for part in lib settings packages process postgres redis products demo instructi
     . "$here/$part.sh"
 done
 
+# Before the long build, and before anything is started.
+check_database_url() {
+    [[ -z ${DATABASE_URL-} || $DATABASE_URL == postgres://* || $DATABASE_URL == postgresql://* ]] ||
+        die "DATABASE_URL must begin with postgres://" "Or unset it, and make up starts a Postgres of its own."
+}
+
+interrupted() {
+    trap - INT TERM
+    die "interrupted" "What was started still runs; stop it with: make down"
+}
+
 main() {
+    trap interrupted INT TERM
+    check_database_url
     make_local_dirs
     take_lock
     need_toolchain

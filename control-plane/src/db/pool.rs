@@ -100,9 +100,9 @@ pub async fn connect(url: &str, limits: config::DatabaseTimeouts) -> Result<Conn
 
 async fn establish(url: &str, limits: config::DatabaseTimeouts) -> Result<Conn, ConnectionError> {
     let mut conn = AsyncPgConnection::establish(url).await?;
-    // Dropping a future does not stop its query; these do.
+    // Hours are hours of UTC, whatever the server calls home. Dropping a future does not stop its query; the limits do.
     let settings = format!(
-        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
+        "SET TIME ZONE 'UTC'; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
         limits.statement.as_millis(),
         limits.lock.as_millis(),
         limits.idle_in_transaction.as_millis(),

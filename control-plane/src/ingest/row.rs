@@ -41,7 +41,7 @@ pub(super) fn read(wire: pb::UsageRecord) -> Result<RecordRow, Invalid> {
         proxy_id: name(record.proxy_id),
         session_id: record.session_id.map(name),
         dialect: record.dialect.as_str(),
-        endpoint: name(record.endpoint),
+        endpoint: name(kind_of(&record.endpoint)),
         model: name(record.model),
         upstream_model: record.upstream_model.map(name),
         response_model: record.response_model.map(name),
@@ -145,6 +145,17 @@ fn money(value: Decimal, path: &str) -> Result<BigDecimal, Invalid> {
     Ok(BigDecimal::new(BigInt::from(value.mantissa()), i64::from(value.scale())))
 }
 
+/// The path without the ids of single things, `/v1/files/:id/content`: sums are kept per path, and there must be as
+/// many paths as there are kinds of calls, not as many as there are files. The first two words never are ids.
+fn kind_of(path: &str) -> String {
+    let words = path.split('/').enumerate();
+    let words = words.map(|(at, word)| match at > 2 && word.bytes().any(|byte| byte.is_ascii_digit()) {
+        true => ":id",
+        false => word,
+    });
+    words.collect::<Vec<_>>().join("/")
+}
+
 fn name(value: String) -> String {
     cut(value, MAX_NAME)
 }
@@ -162,4 +173,25 @@ fn cut(mut value: String, max: usize) -> String {
         value.truncate(value.floor_char_boundary(max));
     }
     value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind_of;
+
+    #[test]
+    fn paths_are_kinds_of_calls() {
+        for (path, kind) in [
+            ("/v1/messages", "/v1/messages"),
+            ("/v1/chat/completions", "/v1/chat/completions"),
+            ("/v1/messages/count_tokens", "/v1/messages/count_tokens"),
+            ("/v1/files/file-Ab12/content", "/v1/files/:id/content"),
+            ("/v1/messages/batches/msgbatch_013Z/results", "/v1/messages/batches/:id/results"),
+            ("/v1/responses/resp_67cc", "/v1/responses/:id"),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(kind_of(path), kind);
+        }
+    }
 }

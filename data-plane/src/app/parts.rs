@@ -70,6 +70,7 @@ impl Common {
             send_timeout: config.send_timeout,
             max_header_bytes: config.max_header_bytes,
             max_headers: config.max_headers,
+            head_refused: crate::proxy::head_refused,
             connections: Arc::clone(&self.connections),
             drain_timeout: config.drain_timeout,
             hurry,

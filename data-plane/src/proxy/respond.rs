@@ -11,6 +11,7 @@ use contract::usage::{AttemptResult, Outcome};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
+use llm::error_body::{ErrorBody, ErrorKind};
 use llm::sse::HoldBack;
 
 /// Names the record of a request, for people who look one up.
@@ -44,6 +45,20 @@ pub fn local(head: &Parts) -> Option<Response<Body>> {
         }
         _ => None,
     }
+}
+
+/// What a caller is told whose head could not be read, in the protocol that its path speaks.
+pub fn head_refused(status: u16, head: &[u8]) -> (&'static str, Bytes) {
+    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let path = path.split(|byte| *byte == b'?').next().and_then(|path| std::str::from_utf8(path).ok());
+    let dialect = llm::dialect::unrecognised(path.unwrap_or_default(), &|_| None);
+    let (code, text) = match status {
+        431 => ("headers_too_large", "the headers of the request are too large or too many"),
+        414 => ("uri_too_long", "the path of the request is too long"),
+        _ => ("invalid_request", "the request is not HTTP/1.1"),
+    };
+    let error = ErrorBody::new(status, ErrorKind::of_status(status), text).with_code(code);
+    ("application/json", llm::error_body::render(dialect, &error))
 }
 
 /// 429 for rates and sessions; for money what `QUOTA_STATUS` says.

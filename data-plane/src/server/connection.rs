@@ -2,6 +2,7 @@
 //! it is set far out and looks, when it rings, at what the connection is doing; requests do not touch it.
 
 use super::Settings;
+use super::refused::Beginning;
 use crate::telemetry::metrics::{Metrics, Running};
 use bytes::Bytes;
 use http::{Request, Response};
@@ -66,6 +67,7 @@ pub(super) struct State {
     draining: Cell<Option<Instant>>,
     waker: OnceCell<Waker>,
     task: OnceCell<AbortHandle>,
+    beginning: Beginning,
 }
 
 impl Default for State {
@@ -77,6 +79,7 @@ impl Default for State {
             draining: Cell::new(None),
             waker: OnceCell::new(),
             task: OnceCell::new(),
+            beginning: Beginning::default(),
         }
     }
 }
@@ -155,7 +158,7 @@ where
     if settings.max_headers != USUAL_HEADERS {
         builder.max_headers(settings.max_headers);
     }
-    let link = Link { stream, state: Rc::clone(&state) };
+    let link = Link { stream, state: Rc::clone(&state), head_refused: settings.head_refused };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(link), service));
     let mut alarm = Alarm::new(&state, &settings);
     let mut told = false;
@@ -312,9 +315,21 @@ where
 struct Link {
     stream: TcpStream,
     state: Rc<State>,
+    head_refused: fn(u16, &[u8]) -> (&'static str, Bytes),
 }
 
 impl Link {
+    /// Sends a body along, if hyper refuses by itself the head that is being read.
+    fn refuse(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<usize>>> {
+        if !matches!(self.state.phase.get(), Phase::Fresh | Phase::Head) {
+            return None;
+        }
+        let answer = self.state.beginning.answer(written, self.head_refused)?;
+        // A few hundred bytes fit into a socket that has sent nothing lately; what does not is lost with the connection.
+        let sent = Pin::new(&mut self.stream).poll_write(cx, &answer);
+        Some(sent.map_ok(|_| written.len()))
+    }
+
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Pending if self.state.blocked.get().is_none() => {
@@ -333,6 +348,7 @@ impl AsyncRead for Link {
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before && matches!(this.state.phase.get(), Phase::Fresh | Phase::Rest) {
+            this.state.beginning.keep(&buf.filled()[before..]);
             this.state.enter(Phase::Head);
         }
         polled
@@ -342,6 +358,9 @@ impl AsyncRead for Link {
 impl AsyncWrite for Link {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Some(sent) = this.refuse(cx, buf) {
+            return sent;
+        }
         let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
         this.wrote(polled)
     }
@@ -352,6 +371,11 @@ impl AsyncWrite for Link {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let [only] = bufs
+            && let Some(sent) = this.refuse(cx, only)
+        {
+            return sent;
+        }
         let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
         this.wrote(polled)
     }

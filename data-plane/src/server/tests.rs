@@ -29,6 +29,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
         send_timeout: PATIENCE,
         max_header_bytes: 16 * 1024,
         max_headers: 100,
+        head_refused: |status, _| ("text/plain", format!("refused: {status}").into()),
         connections: Arc::new(Semaphore::new(64)),
         drain_timeout: PATIENCE,
         hurry: CancellationToken::new(),
@@ -174,11 +175,13 @@ async fn heads_are_bounded() {
         let mut stream = TcpStream::connect(fixture.address).await.unwrap();
         // It may be refused before the last byte is written.
         let _ = stream.write_all(bomb.as_bytes()).await;
-        assert!(read(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431"));
+        let answer = read(&mut stream, "").await;
+        assert!(answer.starts_with("HTTP/1.1 431") && answer.ends_with("\r\n\r\nrefused: 431"), "{answer}");
 
         let many: String = (0..200).map(|n| format!("h{n}: 1\r\n")).collect();
         let mut stream = connect(&fixture, &format!("GET / HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
-        assert!(read(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 431"));
+        let answer = read(&mut stream, "").await;
+        assert!(answer.starts_with("HTTP/1.1 431") && answer.ends_with("\r\n\r\nrefused: 431"), "{answer}");
 
         let mut stream = connect(&fixture, "\u{1}\u{2}garbage\r\n\r\n").await;
         assert!(read(&mut stream, "\r\n\r\n").await.starts_with("HTTP/1.1 400"));
