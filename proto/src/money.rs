@@ -76,6 +76,8 @@ pub struct LongContext {
     pub cache_write: Option<Decimal>,
     /// Replaces `Price::cache_write_1h`; falls back to 1.6 × `cache_write`, the ratio of the two (2 / 1.25).
     pub cache_write_1h: Option<Decimal>,
+    /// Prices of the priority service tier for such prompts.
+    pub priority: PriorityTier,
 }
 
 /// Prices of the priority service tier.
@@ -146,11 +148,14 @@ impl Price {
         let prompt = tokens.prompt();
         let long = |field: fn(&LongContext) -> Option<Decimal>| self.above(prompt, field);
         let tier = self.priority.as_ref().filter(|_| priority);
-        let pick =
-            |long: Option<Decimal>, tier: Option<Decimal>, base: Option<Decimal>| tier.or(long).or(base);
-        let input = pick(long(|l| l.input), tier.and_then(|t| t.input), self.input);
-        let output = pick(long(|l| l.output), tier.and_then(|t| t.output), self.output);
-        let cache_read = pick(long(|l| l.cache_read), tier.and_then(|t| t.cache_read), self.cache_read);
+        // What is said of both, a long prompt and the priority tier, goes before what is said of one of them.
+        let fast = |both: fn(&LongContext) -> Option<Decimal>, one: fn(&PriorityTier) -> Option<Decimal>| {
+            long(both).filter(|_| priority).or_else(|| tier.and_then(one))
+        };
+        let input = fast(|l| l.priority.input, |t| t.input).or(long(|l| l.input)).or(self.input);
+        let output = fast(|l| l.priority.output, |t| t.output).or(long(|l| l.output)).or(self.output);
+        let cache_read = fast(|l| l.priority.cache_read, |t| t.cache_read);
+        let cache_read = cache_read.or(long(|l| l.cache_read)).or(self.cache_read);
         let in_price = input.unwrap_or_default();
         let tenth = Decimal::new(1, 1);
         let write_5m = long(|l| l.cache_write).or(self.cache_write_5m);
@@ -201,7 +206,7 @@ mod tests {
                 output: per_million("22.5"),
                 cache_read: per_million("0.60"),
                 cache_write: per_million("7.5"),
-                cache_write_1h: None,
+                ..LongContext::default()
             }],
             ..Price::default()
         }
@@ -255,6 +260,26 @@ mod tests {
             ("at the threshold", sonnet(), counts(140_000, 1000, 0, 0, 60_000), "1", "0.453"),
             ("openai cached", gpt, counts(600, 100, 0, 0, 400), "1", "0.0018"),
         ];
+        let fast = Price {
+            priority: Some(PriorityTier { input: per_million("9"), ..PriorityTier::default() }),
+            long: vec![LongContext {
+                threshold: 200_000,
+                input: per_million("6"),
+                output: per_million("20"),
+                priority: PriorityTier { input: per_million("18"), ..PriorityTier::default() },
+                ..LongContext::default()
+            }],
+            ..sonnet()
+        };
+        for (prompt, priority, want) in [
+            (100_000, false, "0.315"),
+            (100_000, true, "0.915"),
+            (300_000, false, "1.82"),
+            (300_000, true, "5.42"),
+        ] {
+            let cost = fast.cost(&counts(prompt, 1000, 0, 0, 0), Decimal::ONE, priority);
+            assert_eq!(cost.total, want.parse::<Decimal>().expect("decimal"), "{prompt} {priority}");
+        }
         for (name, price, tokens, multiplier, want) in cases {
             let cost = price.cost(&tokens, multiplier.parse().expect("decimal"), false);
             assert_eq!(cost.total, want.parse::<Decimal>().expect("decimal"), "{name}");

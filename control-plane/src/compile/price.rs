@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// `<price>_above_<N>k_tokens`.
 const TIER: (&str, &str) = ("_above_", "k_tokens");
+/// Of the priority service tier.
+const PRIORITY: &str = "_priority";
 /// Prices are per token; what is larger is a mistake in the unit. Also keeps products within bounds.
 const MAX_PRICE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
@@ -37,6 +39,7 @@ impl Entry<'_> {
     fn tiers(&self) -> BTreeSet<u64> {
         let tier = |name: &str| {
             let (_, rest) = name.rsplit_once(TIER.0)?;
+            let rest = rest.strip_suffix(PRIORITY).unwrap_or(rest);
             rest.strip_suffix(TIER.1)?.parse().ok().filter(|thousands| *thousands > 0)
         };
         self.0.keys().filter_map(|name| tier(name)).collect()
@@ -44,6 +47,7 @@ impl Entry<'_> {
 
     fn long(&self, thousands: u64) -> Result<LongContext, Broken> {
         let price = |name: &str| self.get(&format!("{name}{}{thousands}{}", TIER.0, TIER.1));
+        let fast = |name: &str| self.get(&format!("{name}{}{thousands}{}{PRIORITY}", TIER.0, TIER.1));
         Ok(LongContext {
             threshold: thousands.saturating_mul(1_000),
             input: price("input_cost_per_token")?,
@@ -51,6 +55,11 @@ impl Entry<'_> {
             cache_read: price("cache_read_input_token_cost")?,
             cache_write: price("cache_creation_input_token_cost")?,
             cache_write_1h: price("cache_creation_input_token_cost_above_1hr")?,
+            priority: PriorityTier {
+                input: fast("input_cost_per_token")?,
+                output: fast("output_cost_per_token")?,
+                cache_read: fast("cache_read_input_token_cost")?,
+            },
         })
     }
 
@@ -113,13 +122,14 @@ mod tests {
         let price = read_one(
             r#"{"input_cost_per_token":"1","input_cost_per_token_above_272k_tokens":"2",
                 "output_cost_per_token_above_272k_tokens":"3","input_cost_per_token_above_1000k_tokens":"6",
-                "cache_creation_input_token_cost_above_1hr_above_272k_tokens":"7","input_cost_per_token_priority":"4",
+                "cache_creation_input_token_cost_above_1hr_above_272k_tokens":"7",
+                "input_cost_per_token_above_272k_tokens_priority":"8","input_cost_per_token_priority":"4",
                 "cache_creation_input_token_cost_above_1hr":"5","mode":"chat","max_tokens":8}"#,
         );
         let price = price.expect("price");
         let [long, longer] = &price.long[..] else { panic!("two tiers: {price:?}") };
         assert_eq!((long.threshold, long.input, long.output), (272_000, Some(2.into()), Some(3.into())));
-        assert_eq!(long.cache_write_1h, Some(7.into()));
+        assert_eq!((long.cache_write_1h, long.priority.input), (Some(7.into()), Some(8.into())));
         assert_eq!((longer.threshold, longer.input, longer.output), (1_000_000, Some(6.into()), None));
         assert_eq!(price.priority.and_then(|tier| tier.input), Some(4.into()));
         assert_eq!(price.cache_write_1h, Some(5.into()));

@@ -27,6 +27,11 @@ fn tier(wire: &pb::LongContext) -> Result<LongContext, Invalid> {
         cache_read: read(&wire.cache_read, "long.cache_read")?,
         cache_write: read(&wire.cache_write, "long.cache_write")?,
         cache_write_1h: read(&wire.cache_write_1h, "long.cache_write_1h")?,
+        priority: PriorityTier {
+            input: read(&wire.priority_input, "long.priority_input")?,
+            output: read(&wire.priority_output, "long.priority_output")?,
+            cache_read: read(&wire.priority_cache_read, "long.priority_cache_read")?,
+        },
     })
 }
 
@@ -39,6 +44,9 @@ impl From<&LongContext> for pb::LongContext {
             cache_read: write(tier.cache_read),
             cache_write: write(tier.cache_write),
             cache_write_1h: write(tier.cache_write_1h),
+            priority_input: write(tier.priority.input),
+            priority_output: write(tier.priority.output),
+            priority_cache_read: write(tier.priority.cache_read),
         }
     }
 }
