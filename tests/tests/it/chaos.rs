@@ -14,11 +14,8 @@ const WORKERS: usize = 6;
 /// How long a proxy may take to end by itself.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// How long the control plane stays away: a minute with SWITCHYARD_LONG=1, else enough for back-offs to grow.
-fn outage() -> Duration {
-    let long = std::env::var("SWITCHYARD_LONG").is_ok_and(|value| value == "1");
-    Duration::from_secs(if long { 60 } else { 10 })
-}
+/// How long the control plane stays away: long enough for every back-off to reach its end.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_killed_proxy_loses_no_completed_answer() -> Result<()> {
@@ -49,7 +46,7 @@ async fn without_the_control_plane_nobody_notices_not_even_a_restarted_proxy() -
     assert_eq!(code, Some(0), "{}", scene.fleet.logs());
     scene.fleet.start_proxy(1).await.context("start from the table on disk")?;
     assert_eq!(scene.alice(1).status(CLAUDE).await?, 200);
-    while begin.elapsed() < outage() {
+    while begin.elapsed() < OUTAGE {
         load.passes(10).await?;
     }
     scene.fleet.start_control().await?;

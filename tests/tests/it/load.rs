@@ -4,7 +4,7 @@
 use crate::answers::{Dialect, read};
 use crate::scene::CLAUDE;
 use anyhow::{Result, bail};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -149,7 +149,8 @@ async fn one(shared: &Shared, http: &reqwest::Client, stream: bool) -> Result<St
 pub async fn every_answer_once(fleet: &Fleet, done: &Done) -> Result<()> {
     let mut missing = done.completed.clone();
     let waited = testkit::eventually(Duration::from_secs(40), || {
-        let ids = fleet.sql("SELECT id FROM usage_records").unwrap_or_default();
+        let rows = fleet.sql("SELECT id FROM usage_records").unwrap_or_default();
+        let ids: HashSet<&str> = rows.lines().collect();
         missing.retain(|id| !ids.contains(id.as_str()));
         std::future::ready(missing.is_empty())
     });
