@@ -12,6 +12,7 @@ mod docs;
 pub mod error;
 pub mod fleet;
 pub mod openapi;
+mod rankings;
 mod routes;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ mod tests;
 pub use answer::{Answer, Done};
 pub use ask::Ask;
 pub use error::Failure;
+pub use rankings::Rankings;
 pub use routes::configure;
 
 use crate::config::{KeyReveal, Secret};
@@ -47,6 +49,8 @@ pub struct State {
     pub guard: auth::Guard,
     /// Turns of the requests that are handled at once.
     pub turns: Semaphore,
+    /// Who has a series of his own in charts.
+    pub rankings: Rankings,
 }
 
 /// The settings that handlers read.
@@ -76,6 +80,8 @@ pub struct Settings {
     pub queue: Duration,
     /// How long a refresh waits for the proxies.
     pub refresh_wait: Duration,
+    /// How long it is remembered which users have a series of their own in charts.
+    pub ranking_ttl: Duration,
     /// How long a conversation counts as active.
     pub conversation_ttl: Duration,
     /// How long what was said is shown; `None`: it is not kept.
@@ -98,6 +104,15 @@ impl State {
         newest: publish::Newest,
     ) -> Self {
         let turns = Semaphore::new(settings.parallel);
-        Self { pool, settings, wake, fleet, newest, guard: auth::Guard::default(), turns }
+        Self {
+            pool,
+            settings,
+            wake,
+            fleet,
+            newest,
+            guard: auth::Guard::default(),
+            turns,
+            rankings: Rankings::default(),
+        }
     }
 }

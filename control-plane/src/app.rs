@@ -132,6 +132,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         parallel: config.admin.parallel,
         queue: config.admin.queue,
         refresh_wait: config.admin.refresh_wait,
+        ranking_ttl: config.admin.ranking_ttl,
         conversation_ttl: config.admin.conversation_ttl,
         messages_ttl: config.admin.store_messages.then_some(config.admin.messages_ttl),
         outbound,

@@ -141,6 +141,9 @@ pub struct Admin {
     pub queue: Duration,
     /// `REFRESH_WAIT_MS`: how long `refreshCacheAction` waits for the proxies to act on the newest change.
     pub refresh_wait: Duration,
+    /// `RANKING_TTL_SECONDS`: how long it is remembered which of more than a hundred users have a series of their own
+    /// in charts.
+    pub ranking_ttl: Duration,
     /// `SESSION_TTL_SECONDS`: how long a conversation counts as active after its last request; the proxies'
     /// `SESSION_TTL`.
     pub conversation_ttl: Duration,
@@ -237,6 +240,7 @@ impl Config {
                 parallel: env.count("ADMIN_CONCURRENCY", 12)?,
                 queue: env.millis("ADMIN_QUEUE_MS", 20_000)?,
                 refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
+                ranking_ttl: env.seconds("RANKING_TTL_SECONDS", 60)?,
                 conversation_ttl: env.seconds("SESSION_TTL_SECONDS", 300)?,
                 store_messages: env.flag("STORE_SESSION_MESSAGES", false)?,
                 messages_ttl: env.seconds("SESSION_MESSAGES_TTL_SECONDS", 300)?,

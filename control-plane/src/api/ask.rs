@@ -41,7 +41,11 @@ impl<F: Form> FromRequest for Ask<F> {
             let (max, patience) = limits.ok_or_else(|| Failure::internal("no state"))?;
             let payload = payload.await.map_err(|_| Failure::from(Code::BodyUnreadable))?;
             let members = Members::parse(&read(payload, max, patience).await?)?;
-            Ok(Self { form: F::read(&members)?, members })
+            let form = F::read(&members)?;
+            let mut known = Vec::new();
+            F::names(&mut known);
+            members.refuse_others(&known)?;
+            Ok(Self { form, members })
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The handlers against a real Postgres, by the numbered cases of the actions API's reference.
 
 mod access;
+mod charts;
 mod conversations;
 mod logs;
 mod matrix;
@@ -77,6 +78,7 @@ impl Api {
             forget: Duration::from_secs(60),
             messages_ttl: None,
             conversation_ttl: Duration::from_secs(300),
+            ranking_ttl: Duration::ZERO,
             parallel: 3,
             queue: Duration::from_secs(10),
             refresh_wait: Duration::from_secs(5),

@@ -212,18 +212,43 @@ fn column(scope: Scope) -> (&'static str, i64) {
     }
 }
 
-/// What was spent since an instant: whole hours from the sums, the broken first hour from the records.
+/// What was spent since an instant. Of users and keys whole hours from the sums, the broken first one from the
+/// records; of a provider, which everybody uses, from the sums that have no callers: from the first midnight on by
+/// days, until then by quarters of an hour.
 pub async fn spent_since(conn: &mut Conn, scope: Scope, since: DateTime<Utc>) -> Result<Spent, Error> {
     let (column, id) = column(scope);
+    let (whole, parts) = match scope {
+        Scope::Provider(_) => ("900", provider_parts()),
+        Scope::User(_) | Scope::Key(_) => (
+            "3600",
+            format!(
+                "SELECT sum(cost) AS cost FROM usage_hourly, edge WHERE {column} = $1 AND usage_hourly.hour >= edge.at"
+            ),
+        ),
+    };
     let query = format!(
-        "WITH edge AS (SELECT date_trunc('hour', $2::timestamptz + interval '1 hour' - interval '1 microsecond') AS hour) \
-         SELECT (extract(epoch FROM $2::timestamptz) * 1000)::bigint AS start_ms, \
-             coalesce((SELECT sum(cost) FROM usage_hourly, edge WHERE {column} = $1 AND usage_hourly.hour >= edge.hour), 0) \
-           + coalesce((SELECT sum(cost) FROM usage_records, edge \
-                WHERE {column} = $1 AND created_at >= $2 AND created_at < edge.hour), 0) AS cost"
+        "WITH edge AS (SELECT to_timestamp(ceil(extract(epoch FROM $2::timestamptz) / {whole}) * {whole}) AS at), \
+         parts AS ({parts} UNION ALL SELECT sum(cost) FROM usage_records, edge \
+             WHERE {column} = $1 AND created_at >= $2 AND created_at < edge.at) \
+         SELECT (extract(epoch FROM $2::timestamptz) * 1000)::bigint AS start_ms, coalesce(sum(cost), 0) AS cost FROM parts"
     );
     let query = diesel::sql_query(query).bind::<BigInt, _>(id).bind::<Timestamptz, _>(since);
     Ok(query.get_result(conn).await?)
+}
+
+/// The sums of provider `$1` from `edge` on. Days are those of the configured zone: the first one that begins after
+/// `edge` is found in the table itself.
+fn provider_parts() -> String {
+    let sums = |span: i16| {
+        format!(
+            "usage_margins WHERE facet = 'provider' AND value = $1::text AND span = {span} AND start >= (SELECT at FROM edge)"
+        )
+    };
+    let (days, quarters) = (sums(1440), sums(15));
+    let first = format!("(SELECT coalesce(min(start), 'infinity') FROM {days})");
+    format!(
+        "SELECT sum(cost) AS cost FROM {days} UNION ALL SELECT sum(cost) FROM {quarters} AND start < {first}"
+    )
 }
 
 /// What was spent since an instant in buckets of `bucket_ms`, aligned to the epoch; empty ones are absent.

@@ -1,8 +1,9 @@
 //! The sums beside the ledger, by days of the configured time zone and by quarters of an hour: written with the
 //! records, so that they are exact at every moment, and counted again when the time zone changes.
 //!
-//! Three tables, because a sum must not read as many rows as there are records: `usage_facets` has no callers,
-//! `usage_key_days` nothing finer than days, `usage_user_slots` nothing but users. Days are those of the zone,
+//! Four tables, because a sum must not read as many rows as there are records: `usage_margins` has one dimension at
+//! a time, `usage_facets` all but the callers, `usage_key_days` nothing finer than days, `usage_user_slots` nothing
+//! but users. Days are those of the zone,
 //! since nearly every question begins and ends at midnight; quarters fit every zone in use, so what lies
 //! between midnight and an odd instant is read from them, and only the broken quarter from the ledger.
 
@@ -18,11 +19,12 @@ use uuid::Uuid;
 
 /// Shared by ingest, exclusive for counting again. Any number.
 const LOCK: i64 = 0x5357_525a;
-const TABLES: [&str; 3] = ["usage_facets", "usage_key_days", "usage_user_slots"];
-const ADD: [&str; 3] = [
+const TABLES: [&str; 4] = ["usage_facets", "usage_key_days", "usage_user_slots", "usage_margins"];
+const ADD: [&str; 4] = [
     include_str!("rollup/facets.sql"),
     include_str!("rollup/key_days.sql"),
     include_str!("rollup/user_slots.sql"),
+    include_str!("rollup/margins.sql"),
 ];
 
 #[derive(QueryableByName)]
@@ -147,24 +149,29 @@ struct Count {
     count: i64,
 }
 
-/// Days of `[from, until)` whose sums differ from the records, by requests or cost. Both are midnights.
+/// The owners whose sums of `[from, until)` differ from the records, by requests or cost. Both are midnights.
 pub async fn mismatches(conn: &mut Conn, from: DateTime<Utc>, until: DateTime<Utc>) -> Result<i64, Error> {
-    let sums = |table: &str, condition: &str| {
-        format!(
-            "(SELECT owner_id, sum(requests) AS requests, sum(cost) AS cost FROM {table} \
-              WHERE start >= $1 AND start < $2 {condition} GROUP BY 1)"
-        )
-    };
+    let kept = [
+        "usage_facets WHERE span = 15 AND",
+        "usage_facets WHERE span = 1440 AND",
+        "usage_margins WHERE facet = 'all' AND span = 15 AND",
+        "usage_margins WHERE facet = 'all' AND span = 1440 AND",
+        "usage_key_days WHERE",
+    ];
+    let sums = "SELECT owner_id, sum(requests) AS requests, sum(cost) AS cost FROM";
+    let (mut joins, mut differences) = (String::new(), Vec::new());
+    for (at, kept) in kept.iter().enumerate() {
+        joins.push_str(&format!(
+            " FULL JOIN ({sums} {kept} start >= $1 AND start < $2 GROUP BY 1) AS kept_{at} USING (owner_id)"
+        ));
+        differences.push(format!(
+            "(truth.requests, truth.cost) IS DISTINCT FROM (kept_{at}.requests, kept_{at}.cost)"
+        ));
+    }
     let query = format!(
         "SELECT count(*) AS count FROM (SELECT owner_id, count(*) AS requests, coalesce(sum(cost), 0) AS cost \
-            FROM usage_records WHERE created_at >= $1 AND created_at < $2 GROUP BY 1) AS truth \
-         FULL JOIN {} AS slots USING (owner_id) FULL JOIN {} AS days USING (owner_id) FULL JOIN {} AS keys USING (owner_id) \
-         WHERE (truth.requests, truth.cost) IS DISTINCT FROM (slots.requests, slots.cost) \
-            OR (truth.requests, truth.cost) IS DISTINCT FROM (days.requests, days.cost) \
-            OR (truth.requests, truth.cost) IS DISTINCT FROM (keys.requests, keys.cost)",
-        sums("usage_facets", "AND span = 15"),
-        sums("usage_facets", "AND span = 1440"),
-        sums("usage_key_days", ""),
+            FROM usage_records WHERE created_at >= $1 AND created_at < $2 GROUP BY 1) AS truth{joins} WHERE {}",
+        differences.join(" OR "),
     );
     let query = diesel::sql_query(query).bind::<Timestamptz, _>(from).bind::<Timestamptz, _>(until);
     Ok(query.get_result::<Count>(conn).await?.count)

@@ -11,7 +11,7 @@ mod rank;
 mod sums;
 mod today;
 
-pub use chart::{Cell, Chart, Named as Series, OTHERS, key_names, of_keys, of_users, user_names};
+pub use chart::{Cell, Chart, Named as Series, OTHERS, costliest, key_names, of_keys, of_users, user_names};
 pub use facts::{active_sessions, billed_minutes, models, requests_since, sessions_of, statuses};
 pub use filter::Filter;
 pub use limits::{LimitRow, limits};

@@ -105,6 +105,22 @@ async fn what_was_spent_since_any_instant() {
             assert_eq!(spent.start_ms, since);
         }
     }
+    // Over three midnights, from instants in all parts of a day.
+    let times: Vec<i64> = (0..15).map(|n| START_MS + n * 5 * HOUR_MS).collect();
+    let one = |(n, at): (u8, &i64)| contract::pb::UsageRecord {
+        user_id: 8,
+        key_id: 10,
+        provider_id: Some(4),
+        ..record(n, *at, "1")
+    };
+    write(conn, (100..).zip(&times).map(one).collect()).await.expect("write");
+    for since in (0..60).map(|n| START_MS + n * 77 * 60_000) {
+        let want = times.iter().filter(|time| **time >= since).count();
+        for scope in [Scope::Key(KeyId(10)), Scope::User(UserId(8)), Scope::Provider(ProviderId(4))] {
+            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            assert_eq!(spent.cost, BigDecimal::from(want as i64), "{scope:?} since {since}");
+        }
+    }
     let nobody = spent_since(conn, Scope::Key(KeyId(1)), at(0)).await.expect("sum");
     assert_eq!(nobody.cost, BigDecimal::from(0));
     let buckets =

@@ -67,6 +67,15 @@ impl Members {
         })
     }
 
+    /// Refuses a member that no form knows: a misspelt limit would be no limit.
+    pub fn refuse_others(&self, known: &[&'static str]) -> Result<(), Refusal> {
+        let others = self.by_name.keys().filter(|name| !known.contains(&name.as_str()));
+        match others.min() {
+            None => Ok(()),
+            Some(other) => Err(Refusal::field(Code::UnknownField, other)),
+        }
+    }
+
     /// Every member's name.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
@@ -121,16 +130,21 @@ impl Field {
 pub trait Form: Sized {
     /// Takes its fields.
     fn read(members: &Members) -> Result<Self, Refusal>;
+
+    /// Adds every name that it knows, aliases included.
+    fn names(known: &mut Vec<&'static str>);
 }
 
 /// Declares a form: its fields with the type that the documentation shows, the canonical name, and aliases.
-/// `..name: Form` takes the fields of another form as well.
+/// `..name: Form` takes the fields of another form as well. Names that no field has are refused by `Ask`,
+/// except `shown [..]`: what an answer has beside the fields, so that an object may be sent back as it was shown.
 macro_rules! form {
     (
         $(#[$meta:meta])*
         $vis:vis struct $form:ident {
             $($(#[$doc:meta])* $field:ident: $type:ty = [$name:literal $(, $alias:literal)*] $({$($attr:tt)*})?,)*
-            $(..$rest:ident: $rest_type:ty,)?
+            $(..$rest:ident: $rest_type:ty,)*
+            $(shown [$($shown:literal),* $(,)?],)?
         }
     ) => {
         #[derive(Debug, utoipa::ToSchema)]
@@ -141,7 +155,7 @@ macro_rules! form {
                 #[doc = "The fields that other forms have as well."]
                 #[serde(flatten)]
                 pub $rest: $rest_type,
-            )?
+            )*
         }
 
         impl $crate::rules::Form for $form {
@@ -149,8 +163,15 @@ macro_rules! form {
                 let _ = members;
                 Ok(Self {
                     $($field: members.take(&[$name $(, $alias)*])?,)*
-                    $($rest: <$rest_type as $crate::rules::Form>::read(members)?,)?
+                    $($rest: <$rest_type as $crate::rules::Form>::read(members)?,)*
                 })
+            }
+
+            fn names(known: &mut Vec<&'static str>) {
+                let _ = &known;
+                $(known.extend([$name $(, $alias)*]);)*
+                $(<$rest_type as $crate::rules::Form>::names(known);)*
+                $(known.extend([$($shown),*]);)?
             }
         }
     };
@@ -190,6 +211,10 @@ mod tests {
         for (body, names, want) in cases {
             assert_eq!(code(body, names), want.map(|text| text.map(str::to_owned)), "{body}");
         }
+        let members = Members::parse(br#"{"limit_daily":1,"zeta":2,"baseUrl":"a"}"#).unwrap();
+        let others = members.refuse_others(&["baseUrl", "url"]).map_err(|refusal| refusal.to_string());
+        assert!(others.as_ref().is_err_and(|text| text.contains("limitDaily")), "{others:?}");
+        assert!(members.refuse_others(&["baseUrl", "limitDaily", "zeta"]).is_ok());
         assert_eq!(Members::parse(b"\xff").map_err(|r| r.code).err(), Some(Code::BodyUnreadable));
     }
 

@@ -8,7 +8,7 @@ use contract::window;
 pub const WORDS: &[&str] = &["today", "7days", "30days", "thisMonth", "hour", "day", "week", "month"];
 
 /// How far back a chart goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Period {
     /// The hours of today.
     Today,

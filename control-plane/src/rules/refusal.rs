@@ -72,6 +72,8 @@ macro_rules! codes {
 codes! {
     /// A field without which nothing can be done is absent, null or empty.
     Required = "REQUIRED_FIELD", 400, "{field} is required", "{field} 为必填项";
+    /// A name that nothing is asked by.
+    UnknownField = "UNKNOWN_FIELD", 400, "{field} is not a field of this request", "{field} 不是此请求的字段";
     /// Wrong type.
     NotInteger = "INVALID_TYPE", 400, "{field} must be a whole number", "{field} 必须是整数";
     /// Wrong type.

@@ -15,6 +15,7 @@ use bigdecimal::BigDecimal;
 use chrono::Utc;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Series of their own; what costs less is one series together, so that the answer stays bounded and its sum exact.
 const SERIES: i64 = 100;
@@ -115,7 +116,13 @@ pub async fn get_user_statistics(
     {
         users::find(&mut conn, caller.owner, user).await?.ok_or(Code::NoUser)?;
     }
-    let (cells, series) = load(&mut conn, caller, &chart, user).await?;
+    let (cells, series) = match user {
+        None => of_owner(&mut conn, &state, caller, period, &chart).await?,
+        Some(user) => {
+            let cells = usage::of_keys(&mut conn, &chart, user, SERIES).await?;
+            named(&mut conn, caller, Some(user), cells).await?
+        }
+    };
     drop(conn);
     let kind = if user.is_some() { "key" } else { "user" };
     let users: Vec<SeriesView> = series.into_iter().map(|series| SeriesView::new(series, kind)).collect();
@@ -128,21 +135,44 @@ pub async fn get_user_statistics(
     }))
 }
 
-/// The cells, and the series in the order of their cost.
-async fn load(
+/// One series per user; of many the costliest, as they were ranked lately.
+async fn of_owner(
     conn: &mut Conn,
+    state: &State,
     caller: &Caller,
+    period: Period,
     chart: &Chart,
-    user: Option<i64>,
 ) -> Result<(Vec<Cell>, Vec<Series>), Failure> {
+    let (from, ttl) = (chart.starts.first().copied(), state.settings.ranking_ttl);
+    let ranked = state.rankings.get(caller.owner, period, from, ttl);
     // One snapshot: what all others used is a difference.
     let mut snapshot = conn.build_transaction().repeatable_read().read_only();
     let cells = snapshot
-        .run(async |conn| match user {
-            None => usage::of_users(conn, chart, SERIES).await,
-            Some(user) => usage::of_keys(conn, chart, user, SERIES).await,
+        .run(async |conn| -> Result<_, Failure> {
+            let users = match ranked {
+                Some(users) => users,
+                None => {
+                    let users: Arc<[i64]> = usage::costliest(conn, chart, SERIES).await?.into();
+                    // Fewer are ranked fast, and none of them may be missing.
+                    if i64::try_from(users.len()).is_ok_and(|count| count == SERIES) {
+                        state.rankings.put(caller.owner, period, from, (Arc::clone(&users), ttl));
+                    }
+                    users
+                }
+            };
+            Ok(usage::of_users(conn, chart, &users).await?)
         })
         .await?;
+    named(conn, caller, None, cells).await
+}
+
+/// The cells, and their series in the order of their cost.
+async fn named(
+    conn: &mut Conn,
+    caller: &Caller,
+    user: Option<i64>,
+    cells: Vec<Cell>,
+) -> Result<(Vec<Cell>, Vec<Series>), Failure> {
     let mut costs: HashMap<i64, BigDecimal> = HashMap::new();
     for cell in &cells {
         *costs.entry(cell.id).or_default() += &cell.cost;

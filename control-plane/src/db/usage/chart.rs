@@ -5,6 +5,7 @@ use super::filter::NOT_QUIET;
 use bigdecimal::{BigDecimal, Zero};
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
+use diesel::pg::Pg;
 use diesel::sql_types::{Array, BigInt, Integer, Nullable, Numeric, Text, Timestamptz};
 use diesel_async::RunQueryDsl;
 use std::collections::HashMap;
@@ -23,6 +24,12 @@ pub struct Chart {
     pub until: DateTime<Utc>,
     /// Whether the buckets are days of the zone; otherwise they begin at quarters of an hour.
     pub is_days: bool,
+}
+
+#[derive(QueryableByName)]
+struct Id {
+    #[diesel(sql_type = BigInt)]
+    id: i64,
 }
 
 /// One bucket of one series.
@@ -46,28 +53,55 @@ impl Chart {
     fn from(&self) -> DateTime<Utc> {
         self.starts.as_slice().first().copied().unwrap_or(self.until)
     }
+
+    /// Of the sums that it is drawn from.
+    fn span(&self) -> i16 {
+        if self.is_days { 1440 } else { 15 }
+    }
+
+    /// The condition on those sums.
+    fn time(&self) -> String {
+        format!("owner_id = $1 AND span = {} AND start >= $3 AND start < $4", self.span())
+    }
 }
 
-/// By user: the `series` that cost most, and all others together. The others are what is left of the owner's own
-/// sums, which are exact, so that only the series that are shown are read by bucket.
-pub async fn of_users(conn: &mut Conn, chart: &Chart, series: i64) -> Result<Vec<Cell>, Error> {
-    let span = if chart.is_days { 1440 } else { 15 };
-    let time = format!("owner_id = $1 AND span = {span} AND start >= $3 AND start < $4");
-    let top = format!(
-        "WITH top AS MATERIALIZED (SELECT user_id AS id FROM usage_user_slots WHERE {time} GROUP BY 1 \
-            ORDER BY sum(cost) DESC, sum(requests) DESC, id LIMIT $5) \
-         SELECT width_bucket(start, $2::timestamptz[]) AS bucket, user_id AS id, \
-             sum(requests)::bigint AS requests, sum(cost) AS cost \
-         FROM usage_user_slots JOIN top ON top.id = user_id WHERE {time} GROUP BY 1, 2"
+/// The users who cost most in a chart's time, the costliest first; at most `series`. It reads a row for every user
+/// and bucket.
+pub async fn costliest(conn: &mut Conn, chart: &Chart, series: i64) -> Result<Vec<i64>, Error> {
+    let query = format!(
+        "SELECT user_id AS id FROM usage_user_slots WHERE {} AND $2::timestamptz[] IS NOT NULL GROUP BY 1 \
+         ORDER BY sum(cost) DESC, sum(requests) DESC, id LIMIT $5",
+        chart.time()
     );
+    let users: Vec<Id> = of_owner(conn, chart, &query, series).await?;
+    Ok(users.into_iter().map(|user| user.id).collect())
+}
+
+/// By user: `users`, and all others together. The others are what is left of the owner's own sums, which are exact,
+/// so that only the series that are shown are read.
+pub async fn of_users(conn: &mut Conn, chart: &Chart, users: &[i64]) -> Result<Vec<Cell>, Error> {
+    let (time, span) = (chart.time(), chart.span());
+    let shown = format!(
+        "SELECT width_bucket(start, $2::timestamptz[]) AS bucket, user_id AS id, \
+             sum(requests)::bigint AS requests, sum(cost) AS cost \
+         FROM unnest($5::bigint[]) AS shown (id) CROSS JOIN LATERAL (SELECT user_id, start, requests, cost \
+             FROM usage_user_slots WHERE user_id = shown.id AND {time}) AS slots GROUP BY 1, 2"
+    );
+    let query = diesel::sql_query(shown)
+        .bind::<BigInt, _>(chart.owner)
+        .bind::<Array<Timestamptz>, _>(&chart.starts)
+        .bind::<Timestamptz, _>(chart.from())
+        .bind::<Timestamptz, _>(chart.until)
+        .bind::<Array<BigInt>, _>(users);
+    let mut cells: Vec<Cell> = query.load(conn).await?;
     let all = format!(
-        "SELECT width_bucket(start, $2::timestamptz[]) AS bucket, {OTHERS}::bigint AS id, \
+        "SELECT width_bucket(start, $2::timestamptz[]) AS bucket, $5::bigint AS id, \
              sum(requests)::bigint AS requests, sum(cost) AS cost \
-         FROM usage_facets WHERE {time} AND $5::bigint > 0 AND NOT is_blocked AND {NOT_QUIET} GROUP BY 1"
+         FROM usage_margins WHERE owner_id = $1 AND facet = 'all' AND value = '' AND span = {span} \
+             AND start >= $3 AND start < $4 AND NOT is_blocked AND NOT is_quiet GROUP BY 1"
     );
-    let mut cells: Vec<Cell> = of_owner(conn, chart, &top, series).await?;
-    let mut others: HashMap<i32, Cell> =
-        of_owner(conn, chart, &all, series).await?.into_iter().map(|cell| (cell.bucket, cell)).collect();
+    let all: Vec<Cell> = of_owner(conn, chart, &all, OTHERS).await?;
+    let mut others: HashMap<i32, Cell> = all.into_iter().map(|cell| (cell.bucket, cell)).collect();
     for cell in &cells {
         if let Some(others) = others.get_mut(&cell.bucket) {
             others.requests -= cell.requests;
@@ -78,13 +112,17 @@ pub async fn of_users(conn: &mut Conn, chart: &Chart, series: i64) -> Result<Vec
     Ok(cells)
 }
 
-async fn of_owner(conn: &mut Conn, chart: &Chart, query: &str, series: i64) -> Result<Vec<Cell>, Error> {
+/// A query of `$1` owner, `$2` buckets, `$3` and `$4` the time, and a number `$5`.
+async fn of_owner<R>(conn: &mut Conn, chart: &Chart, query: &str, number: i64) -> Result<Vec<R>, Error>
+where
+    R: QueryableByName<Pg> + Send + 'static,
+{
     let query = diesel::sql_query(query)
         .bind::<BigInt, _>(chart.owner)
         .bind::<Array<Timestamptz>, _>(&chart.starts)
         .bind::<Timestamptz, _>(chart.from())
         .bind::<Timestamptz, _>(chart.until)
-        .bind::<BigInt, _>(series);
+        .bind::<BigInt, _>(number);
     Ok(query.load(conn).await?)
 }
 

@@ -4,7 +4,7 @@ use super::super::{Conn, Error};
 use super::filter::{Filter, NOT_QUIET, Named, Sql};
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz};
+use diesel::sql_types::{BigInt, Nullable, Text, Timestamptz};
 use diesel_async::RunQueryDsl;
 
 #[derive(QueryableByName)]
@@ -14,23 +14,36 @@ struct Name {
 }
 
 #[derive(QueryableByName)]
-struct Status {
-    #[diesel(sql_type = SmallInt)]
-    status: i16,
-}
-
-#[derive(QueryableByName)]
 struct Count {
     #[diesel(sql_type = BigInt)]
     count: i64,
 }
 
-/// The sums to look into: an owner's, or one user's, since an instant.
-fn sums(user: Option<i64>) -> &'static str {
+/// The values of one dimension since an instant, of an owner or of one user, as a query named `name`.
+fn values(user: Option<i64>, facet: &str, of_user: &str) -> String {
     match user {
-        None => "usage_facets WHERE owner_id = $1 AND span = 1440 AND $2::bigint IS NULL",
-        Some(_) => "usage_key_days WHERE owner_id = $1 AND user_id = $2",
+        None => format!(
+            "SELECT DISTINCT value AS name FROM usage_margins WHERE owner_id = $1 AND facet = '{facet}' \
+             AND span = 1440 AND $2::bigint IS NULL AND start >= $3"
+        ),
+        Some(_) => format!(
+            "SELECT DISTINCT names.name FROM usage_key_days CROSS JOIN LATERAL (VALUES {of_user}) AS names (name) \
+             WHERE owner_id = $1 AND user_id = $2 AND start >= $3"
+        ),
     }
+}
+
+async fn names(
+    conn: &mut Conn,
+    query: String,
+    (owner, user): (i64, Option<i64>),
+    since: DateTime<Utc>,
+) -> Result<Vec<String>, Error> {
+    let query = diesel::sql_query(query)
+        .bind::<BigInt, _>(owner)
+        .bind::<Nullable<BigInt>, _>(user)
+        .bind::<Timestamptz, _>(since);
+    Ok(query.load::<Name>(conn).await?.into_iter().map(|row| row.name).collect())
 }
 
 /// The models that were asked for or sent upstream since an instant, in order.
@@ -40,16 +53,9 @@ pub async fn models(
     user: Option<i64>,
     since: DateTime<Utc>,
 ) -> Result<Vec<String>, Error> {
-    let sums = sums(user);
-    let query = format!(
-        "SELECT DISTINCT name FROM (SELECT DISTINCT model, upstream_model FROM {sums} AND start >= $3) AS found \
-         CROSS JOIN LATERAL (VALUES (model), (upstream_model)) AS names (name) WHERE name <> '' ORDER BY name"
-    );
-    let query = diesel::sql_query(query)
-        .bind::<BigInt, _>(owner)
-        .bind::<Nullable<BigInt>, _>(user)
-        .bind::<Timestamptz, _>(since);
-    Ok(query.load::<Name>(conn).await?.into_iter().map(|row| row.name).collect())
+    let values = values(user, "model", "(model), (upstream_model)");
+    let query = format!("SELECT name FROM ({values}) AS found WHERE name <> '' ORDER BY name");
+    names(conn, query, (owner, user), since).await
 }
 
 /// The statuses that were answered since an instant, in order.
@@ -59,13 +65,12 @@ pub async fn statuses(
     user: Option<i64>,
     since: DateTime<Utc>,
 ) -> Result<Vec<i16>, Error> {
-    let sums = sums(user);
-    let query = format!("SELECT DISTINCT status FROM {sums} AND start >= $3 AND status > 0 ORDER BY status");
-    let query = diesel::sql_query(query)
-        .bind::<BigInt, _>(owner)
-        .bind::<Nullable<BigInt>, _>(user)
-        .bind::<Timestamptz, _>(since);
-    Ok(query.load::<Status>(conn).await?.into_iter().map(|row| row.status).collect())
+    let values = values(user, "status", "(status::text)");
+    let query = format!("SELECT name FROM ({values}) AS found WHERE name <> '0'");
+    let names = names(conn, query, (owner, user), since).await?;
+    let mut statuses: Vec<i16> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    statuses.sort_unstable();
+    Ok(statuses)
 }
 
 /// Requests that began since an instant: an owner's, or one user's.

@@ -151,6 +151,52 @@ impl Filter {
         }
     }
 
+    /// The one dimension besides callers that the filter is about, as the margins name it; `all` if there is none,
+    /// `None` if there are several.
+    pub(super) fn facet(&self) -> Option<&'static str> {
+        let named = [
+            ("provider", self.provider.is_some()),
+            ("model", self.model.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+            ("status", self.status.is_some() || self.exclude_200),
+            ("retries", self.min_retries.is_some_and(|retries| retries > 0)),
+        ];
+        let mut named = named.into_iter().filter_map(|(name, is_set)| is_set.then_some(name));
+        match (named.next(), named.next()) {
+            (facet, None) => Some(facet.unwrap_or("all")),
+            _ => None,
+        }
+    }
+
+    /// Conditions on the margins of a [`Filter::facet`], the time included.
+    pub(super) fn on_margins(&self, sql: &mut Sql, facet: &str) {
+        let owner = sql.place(Value::Id(self.owner));
+        sql.push(&format!(" owner_id = {owner} AND facet = '{facet}'"));
+        let value = match facet {
+            "provider" => self.provider.map(|id| id.to_string()),
+            "model" => self.model.clone(),
+            "endpoint" => self.endpoint.clone(),
+            "status" => self.status.map(|status| status.to_string()),
+            _ => None,
+        };
+        if let Some(value) = value {
+            sql.and("value =", Value::Text(value));
+        }
+        if self.exclude_200 {
+            sql.push(" AND value <> '200'");
+        }
+        if let Some(retries) = self.min_retries.filter(|retries| *retries > 0) {
+            sql.and("value::smallint >=", Value::Small(retries));
+        }
+        if self.endpoint.is_none() && !self.with_quiet {
+            sql.push(" AND NOT is_quiet");
+        }
+        if self.exclude_blocked {
+            sql.push(" AND NOT is_blocked");
+        }
+        self.time(sql, "start");
+    }
+
     /// Conditions on a table of sums, the time included.
     pub(super) fn on_sums(&self, sql: &mut Sql) {
         self.conditions(sql, Named::Any, "NOT is_blocked");

@@ -124,9 +124,24 @@ impl Piece {
             }
             (source, false) => {
                 let span = if source == Source::Days { 1440 } else { 15 };
-                sql.push(&format!(" FROM usage_facets WHERE span = {span} AND"));
-                self.filter.on_sums(sql);
+                if let Some(facet) = self.filter.facet() {
+                    sql.push(&format!(" FROM usage_margins WHERE span = {span} AND"));
+                    self.filter.on_margins(sql, facet);
+                } else {
+                    sql.push(&format!(" FROM usage_facets WHERE span = {span} AND"));
+                    self.filter.on_sums(sql);
+                }
             }
+        }
+    }
+
+    /// How many of its records failed.
+    fn failed(&self) -> &'static str {
+        let has_margin = !self.filter.is_of_caller() && self.filter.facet().is_some();
+        match self.source {
+            Source::Ledger => "count(*) FILTER (WHERE status >= 400)",
+            Source::Days | Source::Quarters if has_margin => "sum(failed)",
+            Source::Days | Source::Quarters => "sum(requests) FILTER (WHERE status >= 400)",
         }
     }
 
@@ -155,10 +170,7 @@ fn statement(filter: &Filter, zone: Tz) -> Option<Sql> {
     sql.push(&totals.collect::<Vec<_>>().join(", "));
     sql.push(" FROM (");
     for (at, piece) in pieces.iter().enumerate() {
-        let (weight, failed) = match piece.source {
-            Source::Ledger => ("count(*)", "count(*) FILTER (WHERE status >= 400)"),
-            _ => ("sum(requests)", "sum(requests) FILTER (WHERE status >= 400)"),
-        };
+        let (weight, failed) = (piece.weight(), piece.failed());
         sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
         sql.push(&format!("sum(cost) AS cost, {weight} AS requests, {failed} AS failed"));
         for column in ["duration_ms"].into_iter().chain(TOKENS) {

@@ -92,22 +92,16 @@ pub async fn of_keys_since(
     Ok(query.load(conn).await?)
 }
 
-/// Sums per provider; 0: no provider was reached.
+/// Sums per provider since a midnight of the configured zone.
 pub async fn of_providers_since(
     conn: &mut Conn,
     owner: i64,
-    since: DateTime<Utc>,
+    midnight: DateTime<Utc>,
 ) -> Result<Vec<ProviderDay>, Error> {
-    let query = diesel::sql_query(concat!(
-        "SELECT provider_id, sum(requests)::bigint AS requests, sum(cost) AS cost FROM (\
-             SELECT provider_id, requests, cost FROM usage_hourly WHERE owner_id = $1 AND hour >= ",
-        whole_hour!("$2"),
-        " UNION ALL SELECT coalesce(provider_id, 0), 1, coalesce(cost, 0) FROM usage_records \
-             WHERE owner_id = $1 AND created_at >= $2 AND created_at < ",
-        whole_hour!("$2"),
-        ") AS used GROUP BY provider_id",
-    ));
-    Ok(query.bind::<BigInt, _>(owner).bind::<Timestamptz, _>(since).load(conn).await?)
+    let query = "SELECT value::bigint AS provider_id, sum(requests)::bigint AS requests, sum(cost) AS cost \
+         FROM usage_margins WHERE owner_id = $1 AND facet = 'provider' AND span = 1440 AND start >= $2 GROUP BY 1";
+    let query = diesel::sql_query(query).bind::<BigInt, _>(owner).bind::<Timestamptz, _>(midnight);
+    Ok(query.load(conn).await?)
 }
 
 /// The newest record of each key that has one: one index look-up per key.

@@ -2,9 +2,13 @@
 //! checked as if it already did, so that what is stored is sound.
 
 use super::web_url;
-use crate::rules::form::{Field, Members};
+use crate::rules::form::{Field, Form, Members};
 use crate::rules::refusal::{Code, Refusal};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
+use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// How one field is checked.
 enum Kind {
@@ -56,6 +60,58 @@ const ALIASES: &[(&str, &str)] = &[
     ("anthropicThinkingBudget", "anthropicThinkingBudgetPreference"),
     ("geminiGoogleSearch", "geminiGoogleSearchPreference"),
 ];
+
+/// These fields in a form: none is held, [`extras`] takes them one by one.
+#[derive(Debug)]
+pub struct Extras;
+
+impl Form for Extras {
+    fn read(_: &Members) -> Result<Self, Refusal> {
+        Ok(Self)
+    }
+
+    fn names(known: &mut Vec<&'static str>) {
+        known.extend(FIELDS.iter().map(|(name, _)| name));
+        known.extend(ALIASES.iter().map(|(alias, _)| alias));
+    }
+}
+
+impl PartialSchema for Extras {
+    fn schema() -> RefOr<Schema> {
+        let fields = FIELDS.iter();
+        fields.fold(ObjectBuilder::new(), |all, (name, kind)| all.property(*name, kind.schema())).into()
+    }
+}
+
+impl ToSchema for Extras {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ProviderExtras")
+    }
+}
+
+impl Kind {
+    /// As the documentation shows it. Null clears each.
+    fn schema(&self) -> Schema {
+        let any = |kind: Type| ObjectBuilder::new().schema_type(SchemaType::from_iter([kind, Type::Null]));
+        let built = match self {
+            Self::Flag => any(Type::Boolean),
+            Self::Int(min, max) => any(Type::Integer).minimum(Some(*min)).maximum(Some(*max)),
+            Self::Words(words) => {
+                let words = words.iter().map(|word| Value::from(*word)).chain([Value::Null]);
+                any(Type::String).enum_values(Some(words))
+            }
+            Self::Forced(min, max) => ObjectBuilder::new()
+                .schema_type(SchemaType::from_iter([Type::Integer, Type::String, Type::Null]))
+                .minimum(Some(*min))
+                .maximum(Some(*max))
+                .description(Some("`inherit`, or what is forced.")),
+            Self::Text(max) => any(Type::String).max_length(Some(*max)),
+            Self::Url(max, _) => any(Type::String).max_length(Some(*max)),
+            Self::Object => any(Type::Object),
+        };
+        built.into()
+    }
+}
 
 /// `old` with the fields of a body laid over it; null takes a field away.
 pub fn extras(members: &Members, old: &Map<String, Value>) -> Result<Map<String, Value>, Refusal> {

@@ -3,6 +3,7 @@
 use crate::api::actions::limits::LimitFields;
 use crate::db::providers::{Change, Provider};
 use crate::rules::form::form;
+use crate::rules::provider::Extras;
 use crate::rules::{Field, Members, Refusal, provider};
 use contract::table::ProviderKind;
 use serde_json::{Map, Value};
@@ -66,6 +67,10 @@ form! {
         /// Sent upstream; never the credential's or the transport's headers.
         custom_headers: Option<Object> = ["customHeaders"],
         ..limits: LimitFields,
+        ..extras: Extras,
+        shown ["id", "maskedKey", "disabledReason", "level", "totalCostResetAt", "createdAt", "updatedAt", "providerVendorId",
+            "todayTotalCostUsd", "todayCallCount", "lastCallTime", "lastCallModel",
+        ],
     }
 }
 
