@@ -25,7 +25,7 @@ pub use today::{
 use super::schema::{keys, providers, usage_records, users};
 use super::{Conn, Error};
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -114,10 +114,10 @@ pub struct Part {
 pub async fn page(conn: &mut Conn, filter: &Filter, zone: Tz, part: Part) -> Result<Vec<Record>, Error> {
     let start = match part.offset > STEPS && part.after.is_none() {
         true => seek(conn, filter, zone, part.offset).await?,
-        false => Some(Start { filter: filter.clone(), skip: part.offset }),
+        false => Some(Start { filter: filter.clone(), skip: part.offset, floor: None }),
     };
     let Some(start) = start else { return Ok(Vec::new()) };
-    let found: Vec<Found> = identities(&start, part).query().load(conn).await?;
+    let found = identified(conn, start, zone, part).await?;
     let times = || found.iter().map(|found| found.created_at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
     let ids: Vec<Uuid> = found.iter().map(|found| found.id).collect();
@@ -126,6 +126,27 @@ pub async fn page(conn: &mut Conn, filter: &Filter, zone: Tz, part: Part) -> Res
         .filter(dsl::created_at.ge(first).and(dsl::created_at.le(last)))
         .order((dsl::created_at.desc(), dsl::id.desc()));
     Ok(query.select(Record::as_select()).load(conn).await?)
+}
+
+/// Of several filters together no index has the order, and Postgres reads all that one of them passes: the sums say
+/// how far back the page goes.
+async fn identified(conn: &mut Conn, start: Start, zone: Tz, part: Part) -> Result<Vec<Found>, Error> {
+    if start.filter.is_mixed() {
+        let until = part.after.map(|place| place.created_at + TimeDelta::microseconds(1));
+        let until = [start.filter.until, until].into_iter().flatten().min();
+        let newer = Filter { until, ..start.filter.clone() };
+        let rows = start.skip.saturating_add(part.limit);
+        if let Some(Start { floor: Some(floor), .. }) = seek(conn, &newer, zone, rows - 1).await? {
+            let from = Some(newer.from.map_or(floor, |from| from.max(floor)));
+            let near = Start { filter: Filter { from, ..start.filter.clone() }, ..start };
+            let found: Vec<Found> = identities(&near, part).query().load(conn).await?;
+            // Records of the very time of a place may count although they are not after it.
+            if i64::try_from(found.len()).is_ok_and(|count| count == part.limit) {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(identities(&start, part).query().load(conn).await?)
 }
 
 /// Each branch comes in order from one index; a model may be named in two columns.

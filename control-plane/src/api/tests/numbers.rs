@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::db::rollup;
-use crate::db::usage::{Filter, Part, page, summary};
+use crate::db::usage::{Filter, Part, Place, page, summary};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::pb;
@@ -153,18 +153,21 @@ async fn compare(api: &Api, filter: &Filter, offset: i64) {
         cost: sums.cost,
     };
     assert_eq!(sums, truth, "{filter:?}");
-    let part = Part { after: None, offset, limit: 7 };
-    let records = page(&mut conn, filter, zone, part).await.unwrap();
     let truth = format!(
-        "SELECT id FROM usage_records WHERE {conditions} ORDER BY created_at DESC, id DESC OFFSET {offset} LIMIT 7"
+        "SELECT id FROM usage_records WHERE {conditions} ORDER BY created_at DESC, id DESC OFFSET {offset} LIMIT 10"
     );
     let truth: Vec<Id> = diesel::sql_query(truth).load(&mut conn).await.unwrap();
-    let ids = |ids: Vec<uuid::Uuid>| ids;
-    assert_eq!(
-        ids(records.iter().map(|record| record.id).collect()),
-        ids(truth.iter().map(|row| row.id).collect()),
-        "{filter:?} from {offset}"
-    );
+    let truth: Vec<uuid::Uuid> = truth.iter().map(|row| row.id).collect();
+    let mut after = None;
+    for skipped in [0, 3] {
+        let part = Part { after, offset: if after.is_some() { 0 } else { offset }, limit: 7 };
+        let records = page(&mut conn, filter, zone, part).await.unwrap();
+        let ids: Vec<uuid::Uuid> = records.iter().map(|record| record.id).collect();
+        let want: Vec<_> = truth.iter().copied().skip(skipped).take(7).collect();
+        assert_eq!(ids, want, "{filter:?} from {offset}, after {after:?}");
+        let Some(third) = records.get(2) else { return };
+        after = Some(Place { created_at: third.created_at, id: third.id });
+    }
 }
 
 #[actix_web::test]

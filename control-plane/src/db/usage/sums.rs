@@ -205,6 +205,8 @@ pub(super) struct Start {
     pub(super) filter: Filter,
     /// Rows to skip from there.
     pub(super) skip: i64,
+    /// Where the row that comes then begins at the earliest.
+    pub(super) floor: Option<DateTime<Utc>>,
 }
 
 /// Skips whole days and quarters by their counts, so that a high page number reads no more than its own quarter
@@ -247,7 +249,8 @@ pub(super) async fn seek(
             pieces.push(piece.filter.between(Source::Quarters, Some(bucket.start), until));
             continue;
         }
-        return Ok(Some(Start { filter: Filter { until, ..filter.clone() }, skip: left }));
+        let floor = Some(piece.filter.from.map_or(bucket.start, |from| from.max(bucket.start)));
+        return Ok(Some(Start { filter: Filter { until, ..filter.clone() }, skip: left, floor }));
     }
     Ok(None)
 }
