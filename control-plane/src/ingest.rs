@@ -10,4 +10,6 @@ pub use service::Ingest;
 pub use writer::{Written, write};
 
 #[cfg(test)]
+pub mod testing;
+#[cfg(test)]
 mod tests;

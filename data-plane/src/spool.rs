@@ -12,7 +12,7 @@ mod segment;
 pub(crate) mod tests;
 
 use self::log::Log;
-use contract::pb;
+use bytes::Bytes;
 use contract::usage::UsageRecord;
 use std::cell::RefCell;
 use std::io;
@@ -85,8 +85,8 @@ pub struct Position {
 /// The oldest records that are not acknowledged.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// In the order of appending.
-    pub records: Vec<pb::UsageRecord>,
+    /// Encoded `UsageRecord`s, in the order of appending.
+    pub records: Vec<Bytes>,
     /// What to acknowledge when they have been committed.
     pub position: Position,
 }

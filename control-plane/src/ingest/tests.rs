@@ -1,4 +1,4 @@
-use super::write;
+use super::testing::write;
 use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_since};
 use crate::db::schema::{sessions, usage_hourly, usage_records};
 use crate::db::{Conn, testing};
@@ -211,4 +211,22 @@ async fn a_record_that_postgres_refuses_is_kept_aside_and_does_not_hold_up_the_o
     diesel::sql_query("ALTER TABLE gone RENAME TO usage_hourly").execute(conn).await.expect("mend");
     assert_eq!(write(conn, fresh).await.expect("write").inserted, 3);
     assert_eq!(dsl::usage_dead_letters.count().get_result::<i64>(conn).await.expect("count"), 3);
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_record_are_put_aside_and_hold_up_nobody() {
+    use crate::db::schema::usage_dead_letters::dsl;
+    use prost::Message;
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    let wires =
+        || vec![bytes::Bytes::from_static(b"\xff\xff"), record(1, START_MS, "1").encode_to_vec().into()];
+    for (inserted, known) in [(1, 0), (0, 1)] {
+        let written = super::write(conn, wires()).await.expect("write");
+        assert_eq!((written.inserted, written.known, written.refused.len()), (inserted, known, 1));
+        assert!(written.refused[0].reason.starts_with("no usage record"), "{:?}", written.refused);
+    }
+    let kept: Vec<Vec<u8>> = dsl::usage_dead_letters.select(dsl::record).load(conn).await.expect("letters");
+    assert_eq!(kept, [b"\xff\xff"]);
 }

@@ -5,6 +5,7 @@ use crate::db::dead_letters::{self, Letter};
 use crate::db::ledger::{HourRow, RecordRow, SessionRow, add_hours_in_tx, add_sessions_in_tx, insert_in_tx};
 use crate::db::{Conn, Error, rollup};
 use bigdecimal::BigDecimal;
+use bytes::Bytes;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use contract::convert::Invalid;
 use contract::pb;
@@ -26,39 +27,60 @@ pub struct Written {
     pub refused: Vec<pb::RefusedRecord>,
 }
 
-/// Stores a batch. Not cancel-safe: call it through `tasks`.
+/// A record that can never be stored.
+struct Dead {
+    id: Bytes,
+    wire: Bytes,
+    reason: String,
+}
+
+/// Stores a batch of encoded records. Not cancel-safe: call it through `tasks`.
 ///
 /// A record that can never be stored must not hold up those behind it: it is kept as a dead letter, with the
 /// reason, and acknowledged. What Postgres refuses is found by halves, each half a transaction of its own.
-pub async fn write(conn: &mut Conn, records: Vec<pb::UsageRecord>) -> Result<Written, Error> {
+pub async fn write(conn: &mut Conn, records: Vec<Bytes>) -> Result<Written, Error> {
     let mut dead = Vec::new();
     let mut seen = HashSet::new();
     let mut rows = Vec::with_capacity(records.len());
     let mut wires = HashMap::with_capacity(records.len());
     let total = records.len();
-    for record in records {
-        match row::read(record.clone()) {
+    for wire in records {
+        match read(&wire) {
             Ok(row) if seen.insert((row.id, row.created_at)) => {
-                wires.insert(row.id, record);
+                wires.insert(row.id, wire);
                 rows.push(row);
             }
             Ok(_) => {}
-            Err(Invalid { path, why }) => dead.push((record, format!("{path}: {why}"))),
+            Err((id, reason)) => dead.push(Dead { id, wire, reason }),
         }
     }
     let stored = store(conn, &rows).await?;
-    let refused = stored.refused.into_iter();
-    dead.extend(refused.filter_map(|(id, reason)| Some((wires.remove(&id)?, reason))));
-    let letters: Vec<Letter> = dead.iter().map(|(record, reason)| letter(record, reason)).collect();
+    for (id, reason) in stored.refused {
+        let wire = wires.remove(&id).unwrap_or_default();
+        dead.push(Dead { id: Bytes::copy_from_slice(id.as_bytes()), wire, reason });
+    }
+    let letters: Vec<Letter> = dead.iter().map(letter).collect();
     dead_letters::keep(conn, &letters).await?;
     let refused: Vec<_> =
-        dead.into_iter().map(|(record, reason)| pb::RefusedRecord { id: record.id, reason }).collect();
+        dead.into_iter().map(|dead| pb::RefusedRecord { id: dead.id, reason: dead.reason }).collect();
     Ok(Written { inserted: stored.inserted, known: total - stored.inserted - refused.len(), refused })
 }
 
-fn letter<'a>(record: &pb::UsageRecord, reason: &'a str) -> Letter<'a> {
-    let wire = record.encode_to_vec();
-    Letter { digest: Sha256::digest(&wire).to_vec(), record_id: record.id.to_vec(), reason, record: wire }
+/// The row of a record, or its id, if it has one, and what is wrong.
+fn read(wire: &Bytes) -> Result<RecordRow, (Bytes, String)> {
+    let record = pb::UsageRecord::decode(wire.clone());
+    let record = record.map_err(|error| (Bytes::new(), format!("no usage record: {error}")))?;
+    let id = record.id.clone();
+    row::read(record).map_err(|Invalid { path, why }| (id, format!("{path}: {why}")))
+}
+
+fn letter(dead: &Dead) -> Letter<'_> {
+    Letter {
+        digest: Sha256::digest(&dead.wire).to_vec(),
+        record_id: dead.id.to_vec(),
+        reason: &dead.reason,
+        record: dead.wire.to_vec(),
+    }
 }
 
 #[derive(Default)]

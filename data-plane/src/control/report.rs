@@ -7,7 +7,9 @@ use crate::config::Config;
 use crate::spool::Spool;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
+use bytes::Bytes;
 use contract::pb;
+use prost::Message;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -71,7 +73,7 @@ impl Report {
     }
 
     /// Sends records, in halves where they are too much for one message.
-    async fn send(&self, records: &[pb::UsageRecord]) -> Result<(), String> {
+    async fn send(&self, records: &[Bytes]) -> Result<(), String> {
         let request = pb::ReportRequest { proxy_id: self.config.proxy_id.clone(), records: records.to_vec() };
         let mut client = self.link.ingest();
         let answer = timeout(self.link.timeout(), client.report(request)).await;
@@ -87,7 +89,8 @@ impl Report {
             }
             Err(status) if status.code() == Code::OutOfRange => {
                 // Larger than any message may be: no other try can do better, and the rest must not wait.
-                let id = records.first().map(|record| record.id.clone()).unwrap_or_default();
+                let record = records.first().and_then(|record| pb::UsageRecord::decode(record.clone()).ok());
+                let id = record.map(|record| record.id).unwrap_or_default();
                 let refused = vec![pb::RefusedRecord { id, reason: brief(&status) }];
                 self.done(records.len(), &pb::ReportReply { refused, ..pb::ReportReply::default() });
                 Ok(())

@@ -2,6 +2,7 @@
 
 use super::segment::Frames;
 use super::{Batch, Depth, Position, SPOOL_DAMAGED};
+use bytes::Bytes;
 use contract::pb;
 use prost::Message;
 use std::fs::File;
@@ -65,13 +66,7 @@ impl View {
             batch.position.segment = extent.number;
             batch.position.offset = frames.offset();
             batch.position.ordinal += 1;
-            match pb::UsageRecord::decode(record.as_slice()) {
-                Ok(record) => batch.records.push(record),
-                Err(error) => {
-                    metrics::counter!(SPOOL_DAMAGED).increment(1);
-                    tracing::error!(%error, "a usage record in the spool is not readable");
-                }
-            }
+            batch.records.push(Bytes::copy_from_slice(&record));
             *left = left.saturating_sub(record.len() as u64);
             if batch.records.len() >= max || *left == 0 {
                 return Ok(false);
@@ -96,7 +91,9 @@ impl View {
         Depth {
             records: self.records,
             bytes: self.bytes,
-            oldest_ms: oldest.map(|record| record.started_at_ms),
+            oldest_ms: oldest
+                .and_then(|record| pb::UsageRecord::decode(record).ok())
+                .map(|record| record.started_at_ms),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use super::*;
 use contract::ids::{Generation, KeyId, RequestId, UserId};
+use contract::pb;
 use contract::usage::{Dialect, Outcome, TokenCounts, UsageSource};
+use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -79,7 +81,13 @@ pub(crate) fn record(number: i64) -> UsageRecord {
 
 async fn all(spool: &Spool) -> Vec<i64> {
     let batch = spool.next_batch(usize::MAX, Duration::ZERO).await;
-    batch.records.iter().map(|record| record.started_at_ms).collect()
+    numbers(&batch.records)
+}
+
+/// What [`record`] was told, of encoded records.
+pub(crate) fn numbers(records: &[Bytes]) -> Vec<i64> {
+    let decode = |record: &Bytes| pb::UsageRecord::decode(record.clone()).expect("a record");
+    records.iter().map(|record| decode(record).started_at_ms).collect()
 }
 
 #[tokio::test]
@@ -185,7 +193,7 @@ async fn a_reader_waits_for_the_first_and_lingers_for_more() {
     let patient = Duration::from_secs(20);
     let reader = async {
         let batch = spool.next_batch(3, patient).await;
-        batch.records.iter().map(|record| record.started_at_ms).collect::<Vec<_>>()
+        numbers(&batch.records)
     };
     let writer = async {
         for number in 1..=3 {

@@ -31,7 +31,7 @@ fn record(user: i64, cents: i64) -> pb::UsageRecord {
 
 async fn write(api: &Api, records: Vec<pb::UsageRecord>) {
     let mut conn = api.state.pool.write().await.unwrap();
-    crate::ingest::write(&mut conn, records).await.unwrap();
+    crate::ingest::testing::write(&mut conn, records).await.unwrap();
 }
 
 /// The number of series, the first's id, and the sums of the first and of all others.

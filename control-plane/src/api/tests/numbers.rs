@@ -53,7 +53,7 @@ async fn write(api: &Api, records: Vec<pb::UsageRecord>) {
     for records in records.chunks(100) {
         let mut conn = api.state.pool.write().await.unwrap();
         let count = records.len();
-        let written = crate::ingest::write(&mut conn, records.to_vec()).await.unwrap();
+        let written = crate::ingest::testing::write(&mut conn, records.to_vec()).await.unwrap();
         assert_eq!(written.inserted, count);
     }
 }

@@ -41,7 +41,7 @@ fn sender(fake: &Fake, dir: &Dir, records: i64) -> Sender {
 }
 
 fn numbers(request: &pb::ReportRequest) -> Vec<i64> {
-    request.records.iter().map(|record| record.started_at_ms).collect()
+    crate::spool::tests::numbers(&request.records)
 }
 
 #[tokio::test]
@@ -57,8 +57,7 @@ async fn a_batch_leaves_the_spool_when_it_is_committed_and_not_before() {
     let (request, answer) = fake.report().await;
     assert_eq!(numbers(&request), [0, 1, 2]);
     // One can never be stored: it is dropped with the others.
-    let refused =
-        vec![pb::RefusedRecord { id: request.records[1].id.clone(), reason: "no such user".into() }];
+    let refused = vec![pb::RefusedRecord { id: vec![1; 16].into(), reason: "no such user".into() }];
     answer.send(Ok(pb::ReportReply { inserted: 2, refused })).expect("answer");
     let (request, answer) = fake.report().await;
     assert_eq!((numbers(&request), sender.spool.depth().records), (vec![3], 1));
