@@ -2,6 +2,7 @@
 //! the same function.
 
 mod start;
+mod tls;
 
 use crate::config::Config;
 use crate::db::{self, Pool};
@@ -41,6 +42,9 @@ pub enum Error {
     /// TLS for calls to the outside cannot be set up.
     #[error("calls to the outside are not possible")]
     Outbound(#[from] outbound::Error),
+    /// TLS of the gRPC port cannot be set up.
+    #[error("the gRPC port cannot speak TLS")]
+    Tls(#[from] tls::Error),
     /// A port is taken, or an address is not ours.
     #[error("{variable}: cannot listen on {address}")]
     Bind {
@@ -216,7 +220,7 @@ fn serve_grpc(
     let discovery = ConfigDiscoveryServer::new(discovery).max_decoding_message_size(MAX_MESSAGE);
     let ingest = UsageIngestServer::new(ingest).max_decoding_message_size(MAX_MESSAGE);
     let shutdown = tasks.shutdown().clone().cancelled_owned();
-    let server = tonic::transport::Server::builder()
+    let server = tls::server(config.listen.grpc_tls.as_ref())?
         .http2_keepalive_interval(Some(config.publish.keepalive))
         .http2_keepalive_timeout(Some(config.publish.keepalive))
         .add_service(InterceptedService::new(discovery, gate.clone()))

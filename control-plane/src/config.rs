@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use contract::seal::Sealer;
 use read::Env;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// All settings of the process.
@@ -116,10 +117,25 @@ pub struct Listen {
     pub http: SocketAddr,
     /// `GRPC_ADDR`: config subscription and usage ingest.
     pub grpc: SocketAddr,
+    /// TLS of that port; `None`: in clear text, for a network of our own.
+    pub grpc_tls: Option<GrpcTls>,
     /// `OPS_ADDR`: liveness, readiness, metrics.
     pub ops: SocketAddr,
     /// `HTTP_WORKERS`: threads that serve the admin APIs.
     pub workers: usize,
+}
+
+/// TLS of the gRPC port.
+#[derive(Clone, Debug)]
+pub struct GrpcTls {
+    /// `GRPC_CERT_FILE`: PEM file of our certificate, with those between it and its authority.
+    pub cert: PathBuf,
+    /// `GRPC_KEY_FILE`: PEM file of its private key.
+    pub key: PathBuf,
+    /// `GRPC_CLIENT_CA_FILE`: PEM file of the authority whose certificates proxies must show (mTLS).
+    pub client_ca: Option<PathBuf>,
+    /// `GRPC_TLS_HANDSHAKE_MS`: how long a proxy may take to greet.
+    pub handshake: Duration,
 }
 
 /// The admin APIs.
@@ -304,9 +320,26 @@ fn listen(env: &Env<'_>) -> Result<Listen, Invalid> {
     Ok(Listen {
         http: env.parsed("LISTEN_ADDR", "0.0.0.0:23000", address)?,
         grpc: env.parsed("GRPC_ADDR", "0.0.0.0:23001", address)?,
+        grpc_tls: grpc_tls(env)?,
         ops: env.parsed("OPS_ADDR", "0.0.0.0:23002", address)?,
         workers: env.count("HTTP_WORKERS", 2)?,
     })
+}
+
+fn grpc_tls(env: &Env<'_>) -> Result<Option<GrpcTls>, Invalid> {
+    let [cert, key, client_ca] =
+        ["GRPC_CERT_FILE", "GRPC_KEY_FILE", "GRPC_CLIENT_CA_FILE"].map(|name| env.path(name));
+    match (cert, key) {
+        (Some(cert), Some(key)) => {
+            let handshake = env.millis("GRPC_TLS_HANDSHAKE_MS", 10_000)?;
+            Ok(Some(GrpcTls { cert, key, client_ca, handshake }))
+        }
+        (None, None) if client_ca.is_none() => Ok(None),
+        (Some(_), None) => Err(Invalid::new("GRPC_KEY_FILE", "must be set with GRPC_CERT_FILE")),
+        (None, _) => {
+            Err(Invalid::new("GRPC_CERT_FILE", "must be set with GRPC_KEY_FILE, and for GRPC_CLIENT_CA_FILE"))
+        }
+    }
 }
 
 fn publish(env: &Env<'_>) -> Result<Publish, Invalid> {

@@ -29,6 +29,7 @@ pub struct Plan {
     database_url: Option<String>,
     redis_url: Option<String>,
     database: Option<Database>,
+    grpc_tls: bool,
 }
 
 /// The running fleet. Dropping it kills every process of it.
@@ -99,6 +100,7 @@ impl Fleet {
             database_url: None,
             redis_url: None,
             database: None,
+            grpc_tls: false,
         }
     }
 
@@ -191,6 +193,7 @@ impl Fleet {
         let log = self.log(&format!("proxy-{at}"));
         let proxy = &mut self.proxies[at];
         let binary = program("data-plane")?;
+        let scheme = if self.plan.grpc_tls { "https" } else { "http" };
         let mut command = match self.plan.proxy_under.split_first() {
             None => Command::new(binary),
             Some((tool, arguments)) => {
@@ -200,7 +203,7 @@ impl Fleet {
             }
         };
         command.envs([
-            ("CONTROL_PLANE_GRPC", format!("http://127.0.0.1:{}", self.ports.grpc)),
+            ("CONTROL_PLANE_GRPC", format!("{scheme}://127.0.0.1:{}", self.ports.grpc)),
             ("CONTROL_TOKEN", CONTROL_TOKEN.to_owned()),
             ("SECRETS_KEY", SECRETS_KEY.to_owned()),
             ("LISTEN_ADDR", format!("127.0.0.1:{}", proxy.port)),
@@ -291,6 +294,13 @@ impl Plan {
     #[must_use]
     pub fn proxy_env(mut self, name: &str, value: &str) -> Self {
         self.proxy_env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Proxies reach the control plane over TLS; the certificates come by `control_env` and `proxy_env`.
+    #[must_use]
+    pub fn grpc_over_tls(mut self) -> Self {
+        self.grpc_tls = true;
         self
     }
 

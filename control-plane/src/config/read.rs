@@ -2,6 +2,7 @@
 
 use contract::seal::Sealer;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,10 @@ impl<'a> Env<'a> {
 
     pub(super) fn text(&self, name: &str, default: &str) -> String {
         self.get(name).unwrap_or_else(|| default.to_owned())
+    }
+
+    pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
     }
 
     pub(super) fn parsed<T: FromStr>(

@@ -58,6 +58,21 @@ fn a_wrong_value_names_its_variable() {
 }
 
 #[test]
+fn a_certificate_goes_with_its_key() {
+    let cases: [(&[(&str, &str)], Result<bool, &str>); 5] = [
+        (&[], Ok(false)),
+        (&[("GRPC_CERT_FILE", "c"), ("GRPC_KEY_FILE", "k")], Ok(true)),
+        (&[("GRPC_CERT_FILE", "c")], Err("GRPC_KEY_FILE")),
+        (&[("GRPC_KEY_FILE", "k")], Err("GRPC_CERT_FILE")),
+        (&[("GRPC_CLIENT_CA_FILE", "a")], Err("GRPC_CERT_FILE")),
+    ];
+    for (changes, want) in cases {
+        let got = with(changes).map(|config| config.listen.grpc_tls.is_some());
+        assert_eq!(got.map_err(|error| error.variable), want, "{changes:?}");
+    }
+}
+
+#[test]
 fn debug_output_has_no_secret() {
     let text = format!("{:?}", with(&[]).expect("base"));
     assert!(!text.contains("canary") && !text.contains("0f0f"), "{text}");

@@ -18,3 +18,4 @@ mod push;
 mod scene;
 mod sdk;
 mod secrets;
+mod tls;
