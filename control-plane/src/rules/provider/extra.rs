@@ -100,11 +100,10 @@ impl Kind {
                 let words = words.iter().map(|word| Value::from(*word)).chain([Value::Null]);
                 any(Type::String).enum_values(Some(words))
             }
-            Self::Forced(min, max) => ObjectBuilder::new()
-                .schema_type(SchemaType::from_iter([Type::Integer, Type::String, Type::Null]))
-                .minimum(Some(*min))
-                .maximum(Some(*max))
-                .description(Some("`inherit`, or what is forced.")),
+            // Generators of clients name a type of two kinds after both, which no language lets them.
+            Self::Forced(min, max) => any(Type::String).pattern(Some("^(inherit|[0-9]{1,5})$")).description(
+                Some(format!("`inherit`, or a number from {min} to {max}, as a text or as a number.")),
+            ),
             Self::Text(max) => any(Type::String).max_length(Some(*max)),
             Self::Url(max, _) => any(Type::String).max_length(Some(*max)),
             Self::Object => any(Type::Object),
