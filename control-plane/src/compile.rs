@@ -5,6 +5,7 @@
 //! that has no meaning is left out, so that it never allows anything, and becomes a [`Problem`].
 
 pub(crate) mod limits;
+mod options;
 mod price;
 mod provider;
 mod read;

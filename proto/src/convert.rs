@@ -1,6 +1,7 @@
 //! Wire to domain and back. The step to the domain checks everything; its error names the field.
 
 mod encode;
+mod options;
 mod price;
 mod record;
 mod rows;

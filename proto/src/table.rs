@@ -1,5 +1,9 @@
 //! Plain immutable rows of the routing table. What a proxy needs and nothing else; built by `convert`.
 
+mod options;
+
+pub use options::{AdaptiveThinking, Anthropic, CacheTtl, Codex, Options};
+
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::money::Price;
 use crate::usage::Dialect;
@@ -282,6 +286,12 @@ pub struct Provider {
     pub preserve_client_ip: bool,
     /// Whether sessions never stick to it.
     pub disable_session_reuse: bool,
+    /// User-Agent patterns of the programs that it serves; empty: all.
+    pub allowed_clients: Vec<String>,
+    /// User-Agent patterns of those that it does not.
+    pub blocked_clients: Vec<String>,
+    /// What few providers have.
+    pub options: Option<Box<Options>>,
 }
 
 /// Associated data under which a provider's credential is sealed: its identity, so that a sealed value

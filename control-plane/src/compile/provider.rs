@@ -1,7 +1,7 @@
 //! A provider's columns → what a proxy needs to call it.
 
 use super::read::{groups, matcher};
-use super::{Broken, limits};
+use super::{Broken, limits, options};
 use crate::db::rows::ProviderRow;
 use contract::ids::{ProviderId, UserId};
 use contract::table::{Breaker, ModelRule, Provider, ProviderKind, Rows};
@@ -58,6 +58,9 @@ pub(super) fn read(row: &ProviderRow) -> Result<Rows, Broken> {
         active: active(row)?,
         preserve_client_ip: row.preserve_client_ip,
         disable_session_reuse: row.disable_session_reuse,
+        allowed_clients: row.allowed_clients.clone(),
+        blocked_clients: row.blocked_clients.clone(),
+        options: options::read(&row.extra)?,
     };
     Ok(Rows { providers: vec![provider], ..Rows::default() })
 }

@@ -3,7 +3,7 @@ use crate::db::rows::{
     HealthRow, KeyLimits, KeyRow, PriceRow, ProviderLimits, ProviderRow, SettingRow, UserLimits, UserRow,
 };
 use chrono::{DateTime, Utc};
-use contract::table::{MatchType, Measure};
+use contract::table::{AdaptiveThinking, Anthropic, CacheTtl, Codex, MatchType, Measure, Options};
 use contract::window::Window;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -107,6 +107,9 @@ fn provider(id: i64, name: &str, redirects: Option<Value>) -> ProviderRow {
         preserve_client_ip: false,
         disable_session_reuse: false,
         custom_headers: Some(json!({"X-Team": "a"})),
+        allowed_clients: vec![],
+        blocked_clients: vec!["curl".to_owned()],
+        extra: json!({}),
         deleted_at: None,
     }
 }
@@ -290,11 +293,66 @@ fn rows_become_what_a_proxy_needs() {
     assert!(inputs.problems().is_empty());
 }
 
+#[test]
+fn further_fields_become_options() {
+    let text = |text: &str| Some(text.to_owned());
+    let models = AdaptiveThinking { effort: "high".to_owned(), models: Some(vec!["claude-opus".to_owned()]) };
+    let full = Options {
+        proxy_url: text("socks5://127.0.0.1:1080"),
+        proxy_fallback_to_direct: true,
+        mcp_passthrough: text("glm"),
+        mcp_passthrough_url: text("https://mcp.example"),
+        swap_cache_ttl_billing: true,
+        cache_ttl: Some(CacheTtl::Minutes5),
+        context_1m: Some(true),
+        codex: Codex {
+            reasoning_effort: text("high"),
+            reasoning_summary: text("auto"),
+            text_verbosity: text("low"),
+            parallel_tool_calls: Some(false),
+            service_tier: text("flex"),
+            image_generation: Some(false),
+            instructions: text("auto"),
+        },
+        anthropic: Anthropic {
+            max_tokens: Some(4000),
+            thinking_budget: Some(2000),
+            adaptive_thinking: Some(models),
+        },
+        gemini_google_search: Some(true),
+    };
+    let everything = json!({
+        "proxyUrl": "socks5://127.0.0.1:1080", "proxyFallbackToDirect": true,
+        "mcpPassthroughType": "glm", "mcpPassthroughUrl": "https://mcp.example", "swapCacheTtlBilling": true,
+        "cacheTtlPreference": "5m", "context1mPreference": "force_enable",
+        "codexReasoningEffortPreference": "high", "codexReasoningSummaryPreference": "auto",
+        "codexTextVerbosityPreference": "low", "codexParallelToolCallsPreference": "false",
+        "codexServiceTierPreference": "flex", "codexImageGenerationPreference": "disabled",
+        "codexInstructionsStrategy": "auto", "anthropicMaxTokensPreference": 4000,
+        "anthropicThinkingBudgetPreference": "2000", "geminiGoogleSearchPreference": "enabled",
+        "anthropicAdaptiveThinking":
+            {"effort": "high", "modelMatchMode": "specific", "models": ["claude-opus"]},
+        "websiteUrl": "https://shown.example", "tpm": 7,
+    });
+    let shown = json!({"websiteUrl": "https://shown.example", "faviconUrl": "https://i", "tpm": 7, "rpm": 7,
+        "rpd": 7, "cc": 7, "mcpPassthroughType": "none", "cacheTtlPreference": "inherit",
+        "context1mPreference": "inherit", "anthropicMaxTokensPreference": "inherit",
+        "proxyFallbackToDirect": false, "codexServiceTierPreference": "inherit"});
+    for (extra, options) in [(everything, Some(Box::new(full))), (shown, None), (json!({}), None)] {
+        let mut inputs = Inputs::new(Tz::UTC);
+        let row = ProviderRow { extra, ..provider(2, "p", None) };
+        inputs.apply(Changes { providers: vec![row], ..Changes::default() });
+        let rows = rows_of(inputs.sections());
+        assert_eq!(rows.providers[0].options, options);
+        assert_eq!(rows.providers[0].blocked_clients, ["curl"]);
+    }
+}
+
 type Spoil = fn(&mut ProviderRow);
 
 #[test]
 fn a_broken_row_is_left_out_and_named() {
-    let breaks: [(&str, Spoil); 11] = [
+    let breaks: [(&str, Spoil); 16] = [
         ("kind", |row| row.kind = "gopher".to_owned()),
         ("base_url", |row| row.base_url = "abc".to_owned()),
         ("base_url", |row| row.base_url = "file:///etc/passwd".to_owned()),
@@ -308,6 +366,11 @@ fn a_broken_row_is_left_out_and_named() {
         ("custom_headers", |row| row.custom_headers = Some(json!({"a": "b\r\nc"}))),
         ("active_time_start", |row| row.active_time_start = Some("01:00".to_owned())),
         ("daily_reset_time", |row| row.limits.daily_reset_time = "25:00".to_owned()),
+        ("proxyUrl", |row| row.extra = json!({"proxyUrl": "ftp://h"})),
+        ("proxyUrl", |row| row.extra = json!({"proxyUrl": "http://user:pw@h"})),
+        ("context1mPreference", |row| row.extra = json!({"context1mPreference": "maybe"})),
+        ("anthropicMaxTokensPreference", |row| row.extra = json!({"anthropicMaxTokensPreference": -1})),
+        ("anthropicAdaptiveThinking", |row| row.extra = json!({"anthropicAdaptiveThinking": {}})),
     ];
     for (field, spoil) in breaks {
         let mut broken = provider(2, "canary-name", None);

@@ -95,6 +95,9 @@ pub struct ProviderRow {
     pub preserve_client_ip: bool,
     pub disable_session_reuse: bool,
     pub custom_headers: Option<Value>,
+    pub allowed_clients: Vec<String>,
+    pub blocked_clients: Vec<String>,
+    pub extra: Value,
     pub deleted_at: Time,
 }
 

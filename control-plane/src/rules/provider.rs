@@ -4,7 +4,7 @@
 mod extra;
 mod models;
 
-pub use extra::{Extras, extras};
+pub use extra::{Extras, PROXY_SCHEMES, extras};
 pub use models::{allowed_models, redirects};
 
 use super::form::{Field, Patch};

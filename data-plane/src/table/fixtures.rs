@@ -78,5 +78,8 @@ pub fn provider(id: i64) -> Provider {
         active: None,
         preserve_client_ip: false,
         disable_session_reuse: false,
+        allowed_clients: Vec::new(),
+        blocked_clients: Vec::new(),
+        options: None,
     }
 }

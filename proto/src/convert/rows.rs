@@ -4,7 +4,7 @@ use super::{Invalid, decimal};
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::pb;
 use crate::table::{
-    Breaker, CircuitState, Health, Key, Limit, MatchType, Measure, ModelRule, OwnerConfig, Provider,
+    Breaker, CircuitState, Health, Key, Limit, MatchType, Measure, ModelRule, Options, OwnerConfig, Provider,
     ProviderKind, Rows, User, Word,
 };
 use crate::window::Window;
@@ -243,6 +243,11 @@ fn breaker(wire: Option<pb::Breaker>) -> Breaker {
     })
 }
 
+fn options(wire: Option<pb::ProviderOptions>) -> Result<Option<Box<Options>>, Invalid> {
+    let options = wire.map(Options::try_from).transpose().map_err(|error| error.within("options"))?;
+    Ok(options.and_then(Options::boxed))
+}
+
 impl TryFrom<pb::Provider> for Provider {
     type Error = Invalid;
 
@@ -287,6 +292,9 @@ impl TryFrom<pb::Provider> for Provider {
             active,
             preserve_client_ip: wire.preserve_client_ip,
             disable_session_reuse: wire.disable_session_reuse,
+            allowed_clients: wire.allowed_clients,
+            blocked_clients: wire.blocked_clients,
+            options: options(wire.options)?,
         })
     }
 }
@@ -328,6 +336,9 @@ impl From<&Provider> for pb::Provider {
             active_to_minute: row.active.map(|(_, to)| u32::from(to)),
             preserve_client_ip: row.preserve_client_ip,
             disable_session_reuse: row.disable_session_reuse,
+            allowed_clients: row.allowed_clients.clone(),
+            blocked_clients: row.blocked_clients.clone(),
+            options: row.options.as_deref().map(Into::into),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Fields of a provider that are kept and shown, and take effect with the feature that reads them. Each is
-//! checked as if it already did, so that what is stored is sound.
+//! Fields of a provider that few have. They are kept together in one column and shown; what a proxy may need of them is
+//! pushed as the provider's options (`compile/options.rs`).
 
 use super::web_url;
 use crate::rules::form::{Field, Form, Members};
@@ -17,35 +17,45 @@ enum Kind {
     Words(&'static [&'static str]),
     /// `inherit`, or a whole number within bounds, as a text or a number.
     Forced(i64, i64),
-    Text(usize),
     Url(usize, &'static [&'static str]),
-    Object,
+    /// `{effort, modelMatchMode, models}`.
+    Adaptive,
 }
 
+/// What an upstream may be reached through.
+pub const PROXY_SCHEMES: &[&str] = &["http", "https", "socks5", "socks4"];
 const WEB: &[&str] = &["http", "https"];
 const CACHE: &[&str] = &["inherit", "5m", "1h"];
+const SWITCH: &[&str] = &["inherit", "enabled", "disabled"];
+const EFFORTS: &[&str] = &["inherit", "none", "minimal", "low", "medium", "high", "xhigh", "max"];
+const TIERS: &[&str] = &["inherit", "auto", "default", "flex", "priority", "scale"];
+/// Of adaptive thinking.
+const DEPTHS: &[&str] = &["low", "medium", "high", "xhigh", "max"];
+const MATCH_MODES: &[&str] = &["all", "specific"];
+const MODELS_MAX: usize = 50;
+const MODEL_MAX: usize = 64;
 const LEGACY: Kind = Kind::Int(0, 2_147_483_647);
 
 /// camelCase name and check of every such field.
 const FIELDS: &[(&str, Kind)] = &[
-    ("proxyUrl", Kind::Url(512, &["http", "https", "socks5", "socks4"])),
+    ("proxyUrl", Kind::Url(512, PROXY_SCHEMES)),
     ("proxyFallbackToDirect", Kind::Flag),
     ("mcpPassthroughType", Kind::Words(&["none", "minimax", "glm", "custom"])),
     ("mcpPassthroughUrl", Kind::Url(512, WEB)),
     ("swapCacheTtlBilling", Kind::Flag),
     ("cacheTtlPreference", Kind::Words(CACHE)),
     ("context1mPreference", Kind::Words(&["inherit", "force_enable", "disabled"])),
-    ("codexReasoningEffortPreference", Kind::Text(32)),
-    ("codexReasoningSummaryPreference", Kind::Text(32)),
-    ("codexTextVerbosityPreference", Kind::Text(32)),
-    ("codexParallelToolCallsPreference", Kind::Text(32)),
-    ("codexServiceTierPreference", Kind::Text(32)),
-    ("codexImageGenerationPreference", Kind::Text(32)),
-    ("codexInstructionsStrategy", Kind::Text(32)),
+    ("codexReasoningEffortPreference", Kind::Words(EFFORTS)),
+    ("codexReasoningSummaryPreference", Kind::Words(&["inherit", "auto", "concise", "detailed"])),
+    ("codexTextVerbosityPreference", Kind::Words(&["inherit", "low", "medium", "high"])),
+    ("codexParallelToolCallsPreference", Kind::Words(&["inherit", "true", "false"])),
+    ("codexServiceTierPreference", Kind::Words(TIERS)),
+    ("codexImageGenerationPreference", Kind::Words(SWITCH)),
+    ("codexInstructionsStrategy", Kind::Words(&["auto", "force_official", "keep_original"])),
     ("anthropicMaxTokensPreference", Kind::Forced(1, 64_000)),
     ("anthropicThinkingBudgetPreference", Kind::Forced(1024, 32_000)),
-    ("anthropicAdaptiveThinking", Kind::Object),
-    ("geminiGoogleSearchPreference", Kind::Text(32)),
+    ("anthropicAdaptiveThinking", Kind::Adaptive),
+    ("geminiGoogleSearchPreference", Kind::Words(SWITCH)),
     ("websiteUrl", Kind::Url(512, WEB)),
     ("faviconUrl", Kind::Url(512, WEB)),
     ("tpm", LEGACY),
@@ -104,9 +114,8 @@ impl Kind {
             Self::Forced(min, max) => any(Type::String).pattern(Some("^(inherit|[0-9]{1,5})$")).description(
                 Some(format!("`inherit`, or a number from {min} to {max}, as a text or as a number.")),
             ),
-            Self::Text(max) => any(Type::String).max_length(Some(*max)),
             Self::Url(max, _) => any(Type::String).max_length(Some(*max)),
-            Self::Object => any(Type::Object),
+            Self::Adaptive => any(Type::Object),
         };
         built.into()
     }
@@ -153,7 +162,6 @@ fn checked(field: &Field, kind: &Kind) -> Result<Option<Option<Value>>, Refusal>
             Some(Some(Value::String(text))) if text == "inherit" => Some(Some(text.into())),
             _ => field.int(*min..=*max)?.map(|number| number.map(Value::from)),
         },
-        Kind::Text(max) => text(field, *max)?,
         Kind::Url(max, schemes) => {
             let value = text(field, *max)?;
             if let Some(Some(Value::String(url))) = &value {
@@ -161,8 +169,41 @@ fn checked(field: &Field, kind: &Kind) -> Result<Option<Option<Value>>, Refusal>
             }
             value
         }
-        Kind::Object => field.object()?.map(|object| object.map(Value::Object)),
+        Kind::Adaptive => adaptive(field)?,
     })
+}
+
+/// How deep to think is left to the model, for all or for models whose names begin like one of `models`.
+fn adaptive(field: &Field) -> Result<Option<Option<Value>>, Refusal> {
+    let Some(Some(object)) = field.object()? else { return Ok(field.json().map(|_| None)) };
+    let one_of = |words: &[&str], part: &str| match object.get(part).and_then(Value::as_str) {
+        Some(word) if words.contains(&word) => Ok(word.to_owned()),
+        _ => Err(field.refuse(Code::OneOf).with("words", format!("{part}: {}", words.join(", ")))),
+    };
+    let effort = one_of(DEPTHS, "effort")?;
+    let mode = if object.contains_key("modelMatchMode") {
+        one_of(MATCH_MODES, "modelMatchMode")?
+    } else {
+        "all".into()
+    };
+    let empty = Vec::new();
+    let models = match object.get("models") {
+        None | Some(Value::Null) => &empty,
+        Some(Value::Array(models)) if models.len() > MODELS_MAX => {
+            return Err(field.refuse(Code::MaxItems).with("max", MODELS_MAX));
+        }
+        Some(Value::Array(models)) => models,
+        Some(_) => return Err(field.refuse(Code::NotList)),
+    };
+    let fits = |model: &Value| {
+        model.as_str().is_some_and(|name| !name.is_empty() && name.chars().count() <= MODEL_MAX)
+    };
+    if !models.iter().all(fits) || mode == "specific" && models.is_empty() {
+        return Err(field.refuse(Code::NotList));
+    }
+    let parts =
+        [("effort", effort.into()), ("modelMatchMode", mode.into()), ("models", models.clone().into())];
+    Ok(Some(Some(Value::Object(parts.map(|(name, part)| (name.to_owned(), part)).into_iter().collect()))))
 }
 
 /// A text; an empty one is none.
@@ -193,6 +234,18 @@ mod tests {
             (r#"{"proxy_url":"socks5://u:p@h:1"}"#, Err(Code::UrlCredentials)),
             (r#"{"mcp_passthrough_type":"x"}"#, Err(Code::OneOf)),
             (r#"{"anthropic_max_tokens":64001}"#, Err(Code::Range)),
+            (r#"{"codex_reasoning_effort_preference":"hihg"}"#, Err(Code::OneOf)),
+            (r#"{"codex_parallel_tool_calls_preference":true}"#, Err(Code::NotText)),
+            (r#"{"anthropic_adaptive_thinking":{"effort":"deep"}}"#, Err(Code::OneOf)),
+            (r#"{"anthropic_adaptive_thinking":{"effort":"low","models":"m"}}"#, Err(Code::NotList)),
+            (
+                r#"{"anthropic_adaptive_thinking":{"effort":"low","modelMatchMode":"specific"}}"#,
+                Err(Code::NotList),
+            ),
+            (
+                r#"{"tpm":null,"website_url":null,"anthropic_adaptive_thinking":{"effort":"low","x":1}}"#,
+                Ok(r#"{"anthropicAdaptiveThinking":{"effort":"low","modelMatchMode":"all","models":[]}}"#),
+            ),
             (
                 r#"{"anthropic_max_tokens_preference":"2000","anthropic_thinking_budget":2000}"#,
                 Err(Code::MustBeBelow),
