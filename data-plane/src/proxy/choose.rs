@@ -24,6 +24,8 @@ pub struct Wish<'a> {
     pub groups: &'a [Arc<str>],
     /// The model that the caller asked for, before any redirect; `None` where a path names none.
     pub model: Option<&'a str>,
+    /// The caller's program, as its User-Agent says.
+    pub agent: &'a str,
     /// The session's bound provider.
     pub bound: Option<ProviderId>,
     /// Minute of the day in the owner's zone.
@@ -158,6 +160,7 @@ pub fn eligible(up: &Upstream, wish: &Wish<'_>) -> bool {
     up.row.enabled
         && up.serves_group(wish.groups)
         && wish.model.is_none_or(|model| up.allows_model(model))
+        && up.serves_client(wish.agent)
         && up.active_at(wish.minute)
 }
 

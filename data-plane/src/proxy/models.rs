@@ -1,20 +1,23 @@
 //! `GET /v1/models`: the models that the caller's providers serve and that the caller may use.
 
 use super::body::Body;
-use super::caller::Caller;
+use super::caller::{Caller, header};
 use super::refuse::{Refusal, json};
 use crate::table::{Snapshot, Upstream};
 use contract::table::{MatchType, ProviderKind};
 use contract::usage::Dialect;
+use http::request::Parts;
 use http::{Response, StatusCode};
 use llm::dialect::Route;
 use llm::models::Model;
 use std::collections::BTreeSet;
 
 /// The list, or one entry of it where the path names a model, in the caller's form.
-pub fn answer(table: &Snapshot, caller: &Caller, route: &Route<'_>) -> Response<Body> {
+pub fn answer(table: &Snapshot, caller: &Caller, head: &Parts, route: &Route<'_>) -> Response<Body> {
+    let agent = header(&head.headers, "user-agent").unwrap_or_default();
     // When a model became known is not kept; a constant keeps the answer the same over all proxies.
-    let models: Vec<Model> = names(table, caller).into_iter().map(|id| Model { id, created: 0 }).collect();
+    let models: Vec<Model> =
+        names(table, caller, agent).into_iter().map(|id| Model { id, created: 0 }).collect();
     let Some(id) = route.model_id() else {
         return json(StatusCode::OK, llm::models::render_list(route.dialect, &models));
     };
@@ -24,12 +27,13 @@ pub fn answer(table: &Snapshot, caller: &Caller, route: &Route<'_>) -> Response<
     }
 }
 
-fn names(table: &Snapshot, caller: &Caller) -> BTreeSet<String> {
+fn names(table: &Snapshot, caller: &Caller, agent: &str) -> BTreeSet<String> {
     let groups = caller.groups();
+    let serves = |up: &Upstream| up.row.enabled && up.serves_group(groups) && up.serves_client(agent);
     let mut names = BTreeSet::new();
     for dialect in Dialect::ALL {
         let pool = table.upstreams(caller.user.owner_id, *dialect);
-        for up in pool.iter().filter(|up| up.row.enabled && up.serves_group(groups)) {
+        for up in pool.iter().filter(|up| serves(up)) {
             served(table, up, &mut names);
         }
     }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::limit;
 use crate::live::Spoken;
 use crate::store::Admission;
-use crate::table::{Snapshot, Upstream};
+use crate::table::{Snapshot, Upstream, client_allowed};
 use crate::telemetry::trace;
 use bytes::Bytes;
 use chrono::Timelike;
@@ -79,7 +79,7 @@ impl Proxy {
         let caller =
             authenticate(&table, head, now_ms).map_err(|refusal| self.suspect(refusal, address, now_ms))?;
         if route.kind.is_local() {
-            return Ok(models::answer(&table, &caller, &route));
+            return Ok(models::answer(&table, &caller, head, &route));
         }
         let mut share = Share::new(&self.shared.budget);
         let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
@@ -209,6 +209,7 @@ impl Proxy {
         let wish = Wish {
             groups: opening.caller.groups(),
             model: Some(opening.model.as_str()).filter(|model| !model.is_empty()),
+            agent: opening.user_agent.as_deref().unwrap_or_default(),
             bound,
             minute: minute_of_day(now_ms, table.owner(owner).time_zone),
             now_ms,
@@ -315,13 +316,9 @@ fn allowed(caller: &Caller, head: &Parts, ask: Option<&Ask<'_>>) -> Result<(), R
             return Err(Refusal::ModelNotAllowed(model.to_owned()));
         }
     }
-    if user.allowed_clients.is_empty() && user.blocked_clients.is_empty() {
-        return Ok(());
-    }
-    let agent = header(&head.headers, "user-agent").unwrap_or_default().to_ascii_lowercase();
-    let is = |pattern: &String| agent.contains(&pattern.to_ascii_lowercase());
-    let listed = user.allowed_clients.is_empty() || user.allowed_clients.iter().any(is);
-    if listed && !user.blocked_clients.iter().any(is) { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
+    let agent = header(&head.headers, "user-agent").unwrap_or_default();
+    let fine = client_allowed(&user.allowed_clients, &user.blocked_clients, agent);
+    if fine { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
 }
 
 /// What is said in a conversation.

@@ -104,6 +104,11 @@ impl Upstream {
         }
     }
 
+    /// Whether this program may be served here.
+    pub fn serves_client(&self, agent: &str) -> bool {
+        client_allowed(&self.row.allowed_clients, &self.row.blocked_clients, agent)
+    }
+
     /// The priority for a caller of these groups: the smallest that one of them sets, else the provider's.
     pub fn priority_for(&self, groups: &[Arc<str>]) -> i32 {
         let own = |name: &str| self.row.group_priorities.get(name).copied();
@@ -124,6 +129,17 @@ impl Upstream {
             Some((from, to)) => minute_of_day >= from || minute_of_day < to,
         }
     }
+}
+
+/// Whether a program may be served, by the lists of a user or of a provider: parts of its User-Agent, whatever their
+/// case. No list of allowed ones allows all; a blocked one is never allowed.
+pub fn client_allowed(allowed: &[String], blocked: &[String], agent: &str) -> bool {
+    if allowed.is_empty() && blocked.is_empty() {
+        return true;
+    }
+    let agent = agent.to_ascii_lowercase();
+    let is = |pattern: &String| agent.contains(&pattern.to_ascii_lowercase());
+    (allowed.is_empty() || allowed.iter().any(is)) && !blocked.iter().any(is)
 }
 
 /// A model rule, compiled. Case matters, as it does to upstreams.

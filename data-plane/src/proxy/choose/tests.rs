@@ -27,7 +27,7 @@ impl Scene {
     }
 
     fn wish(&self) -> Wish<'_> {
-        Wish { groups: &self.groups, model: Some("m"), bound: None, minute: 0, now_ms: NOW }
+        Wish { groups: &self.groups, model: Some("m"), agent: "", bound: None, minute: 0, now_ms: NOW }
     }
 
     fn ground<'a>(&'a self, pool: &'a [Arc<Upstream>]) -> Ground<'a> {
@@ -76,6 +76,31 @@ fn groups_are_strict() {
     ] {
         scene.groups = groups.iter().copied().map(Arc::from).collect();
         assert_eq!(scene.next(&pool, &mut Trail::default()), want, "{groups:?}");
+    }
+}
+
+#[test]
+fn programs_that_a_provider_does_not_serve_go_to_another() {
+    let scene = Scene::new();
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let only = Provider { allowed_clients: list(&["Claude-CLI"]), ..provider(1) };
+    let but = Provider { blocked_clients: list(&["codex"]), priority: 1, ..provider(2) };
+    let pool = pool(vec![only, but]);
+    for (agent, want) in [
+        ("claude-cli/2.0 (external)", Ok((1, SelectedBy::Initial))),
+        ("curl/8", Ok((2, SelectedBy::Initial))),
+        ("", Ok((2, SelectedBy::Initial))),
+        ("CODEX_cli/1", Err(Nothing::NoProvider)),
+    ] {
+        // Not even a conversation that is bound to it.
+        for bound in [None, Some(ProviderId(1))] {
+            let wish = Wish { agent, bound, ..scene.wish() };
+            let want = want.map(|(id, by)| match (id, bound) {
+                (1, Some(_)) => (1, SelectedBy::SessionReuse),
+                _ => (id, by),
+            });
+            assert_eq!(scene.next_with(&pool, &mut Trail::default(), &wish), want, "{agent}");
+        }
     }
 }
 
