@@ -158,7 +158,7 @@ settings! {
     /// Most caller connections of this process; beyond, new ones wait in the listen queue.
     "MAX_CONNECTIONS" max_connections: usize = "20000";
 
-    /// Longest wait for a connection to an upstream: name, TCP and TLS together.
+    /// Longest wait for a connection to an upstream: name, TCP and TLS together, and the proxy where there is one.
     "CONNECT_TIMEOUT" connect_timeout: Duration = "10s";
     /// Longest wait for an upstream's first content byte, where the provider has no own value.
     "FIRST_BYTE_TIMEOUT" first_byte_timeout: Duration = "600s";

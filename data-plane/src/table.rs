@@ -11,7 +11,7 @@ mod upstream;
 mod words;
 
 pub use builder::{Applied, Builder, Change, Mismatch, RawSection, Rejected};
-pub use upstream::{Secret, Upstream, client_allowed};
+pub use upstream::{Proxy, Secret, Upstream, client_allowed, origin};
 pub use words::{Hit, WordSet};
 
 use arc_swap::ArcSwap;

@@ -17,6 +17,7 @@ mod outgoing;
 mod pool;
 mod request;
 mod tls;
+mod tunnel;
 
 pub use body::Body;
 pub use client::{Client, Settings};

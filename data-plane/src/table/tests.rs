@@ -4,7 +4,7 @@ use crate::table::builder::{Builder, Change, RawSection};
 use bytes::Bytes;
 use contract::pb;
 use contract::table::{
-    CircuitState, Health, MatchType, ModelPrice, ModelRule, Provider, ProviderKind, Rows, Word,
+    CircuitState, Health, MatchType, ModelPrice, ModelRule, Options, Provider, ProviderKind, Rows, Word,
 };
 use prost::Message;
 use rust_decimal::Decimal;
@@ -105,9 +105,16 @@ fn a_broken_row_is_left_out_alone() {
         allowed_models: vec![rule(MatchType::Regex, "(", None), rule(MatchType::Exact, "m", None)],
         ..provider(1)
     };
+    let options =
+        Options { proxy_url: Some("http://user:canary@h:1".to_owned()), ..Options::default() }.boxed();
+    let bad_proxy = Provider { options, ..provider(5) };
     let rows = pb::Rows {
         keys: vec![bad_key, pb::Key::from(&key(2))],
-        providers: [bad_rule, stolen, no_url].iter().map(Into::into).chain([bad_provider]).collect(),
+        providers: [bad_rule, stolen, no_url, bad_proxy]
+            .iter()
+            .map(Into::into)
+            .chain([bad_provider])
+            .collect(),
         ..pb::Rows::default()
     };
     let payload = Bytes::from(rows.encode_to_vec());
@@ -121,10 +128,12 @@ fn a_broken_row_is_left_out_alone() {
         "providers[id 2].credential",
         "providers[id 3].base_url",
         "providers[id 4].kind",
+        "providers[id 5].options.proxy_url",
     ] {
         assert!(reasons.iter().any(|reason| reason.starts_with(part)), "{part} in {reasons:?}");
     }
-    assert_eq!((reasons.len(), applied.snapshot.counts().providers), (5, 1));
+    assert!(!reasons.concat().contains("canary"));
+    assert_eq!((reasons.len(), applied.snapshot.counts().providers), (6, 1));
     assert!(applied.snapshot.key(&hash(1)).is_none() && applied.snapshot.key(&hash(2)).is_some());
     let up = applied.snapshot.upstream(ProviderId(1)).expect("provider");
     assert!(up.allows_model("m") && !up.allows_model("("), "a rule that does not compile never matches");

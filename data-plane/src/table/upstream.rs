@@ -6,7 +6,7 @@ use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider}
 use regex::{Regex, RegexBuilder};
 use std::fmt;
 use std::sync::Arc;
-use url::Url;
+use url::{Position, Url};
 
 /// Memory that one compiled expression may take. Enough for any list of model names; a bound against
 /// expressions that explode.
@@ -33,6 +33,33 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What connections to an upstream go through.
+#[derive(Debug)]
+pub struct Proxy {
+    /// http, https, socks4 or socks5, with a host.
+    pub url: Url,
+    /// Whether connections are made directly where it makes none.
+    pub fallback: bool,
+}
+
+impl Proxy {
+    fn new(row: &Provider) -> Result<Option<Self>, Invalid> {
+        let Some(options) = &row.options else { return Ok(None) };
+        let Some(text) = &options.proxy_url else { return Ok(None) };
+        let wrong = |why: &str| Invalid::new("options.proxy_url", why);
+        let url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
+        let known = matches!(url.scheme(), "http" | "https" | "socks4" | "socks5");
+        if !known || url.host_str().is_none_or(str::is_empty) {
+            return Err(wrong("must be an absolute http, https, socks4 or socks5 URL"));
+        }
+        // They would be left out of the exchange with the proxy, in silence.
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("must not hold credentials"));
+        }
+        Ok(Some(Self { url, fallback: options.proxy_fallback_to_direct }))
+    }
+}
+
 /// One upstream credential at one base URL.
 #[derive(Debug)]
 pub struct Upstream {
@@ -42,6 +69,10 @@ pub struct Upstream {
     pub secret: Secret,
     /// `row.base_url`, parsed: http or https, with a host.
     pub base: Url,
+    /// What connections to it go through.
+    pub proxy: Option<Proxy>,
+    /// Which connections requests to it may share: those of the same scheme, host and port, through the same proxy.
+    pub lane: Box<str>,
     redirects: Vec<(Matcher, Box<str>)>,
     allowed: Vec<Matcher>,
     problems: Vec<Invalid>,
@@ -56,6 +87,9 @@ impl Upstream {
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none_or(str::is_empty) {
             return Err(Invalid::new("base_url", "must be an absolute http or https URL"));
         }
+        let proxy = Proxy::new(&row)?;
+        let mut lane = proxy.as_ref().map_or_else(String::new, |proxy| format!("{} ", origin(&proxy.url)));
+        lane.push_str(origin(&base));
         let mut problems = Vec::new();
         let mut compile = |rule: &ModelRule, path: String| {
             Matcher::new(rule).unwrap_or_else(|why| {
@@ -71,7 +105,8 @@ impl Upstream {
         let allowed = row.allowed_models.iter().enumerate();
         let allowed =
             allowed.map(|(at, rule)| compile(rule, format!("allowed_models[{at}].pattern"))).collect();
-        Ok(Self { row, secret, base, redirects, allowed, problems, prepared: Memo::default() })
+        let lane = lane.into();
+        Ok(Self { row, secret, base, proxy, lane, redirects, allowed, problems, prepared: Memo::default() })
     }
 
     /// The rules that do not compile.
@@ -129,6 +164,11 @@ impl Upstream {
             Some((from, to)) => minute_of_day >= from || minute_of_day < to,
         }
     }
+}
+
+/// Scheme, host and port.
+pub fn origin(url: &Url) -> &str {
+    &url[..Position::BeforePath]
 }
 
 /// Whether a program may be served, by the lists of a user or of a provider: parts of its User-Agent, whatever their

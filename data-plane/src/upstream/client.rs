@@ -1,7 +1,7 @@
 //! Sends one request to one upstream, over a resting connection or a new one.
 
 use super::body::Body;
-use super::connect::{Connection, Connector, origin};
+use super::connect::{Connection, Connector};
 use super::exchange::Exchange;
 use super::failure::{Failure, FailureClass, Stage};
 use super::outgoing::Outgoing;
@@ -24,7 +24,7 @@ const STALE_WITHIN: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// Whom to trust.
     pub tls: Tls,
-    /// Name, TCP and TLS together.
+    /// Name, TCP and TLS together, and the proxy where there is one.
     pub connect_timeout: Duration,
     /// How long a connection rests.
     pub keep_alive: Duration,
@@ -80,7 +80,7 @@ impl Client {
         request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
-        let Some(resting) = self.pool.take(origin(&up.base)) else {
+        let Some(resting) = self.pool.take(&up.lane) else {
             return Box::pin(self.sent_afresh(up, request, head_timeout)).await;
         };
         let began = Instant::now();
@@ -105,7 +105,7 @@ impl Client {
     }
 
     async fn connect(&self, up: &Upstream) -> Result<Connection, Failure> {
-        let connecting = self.connector.connect(&up.base, self.connect_timeout);
+        let connecting = self.connector.connect(up, self.connect_timeout);
         timeout(self.connect_timeout, connecting)
             .await
             .unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect)))

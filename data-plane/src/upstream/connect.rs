@@ -1,9 +1,11 @@
-//! From a base URL to an open HTTP/1 connection: name (remembered for a while, looked up once at a time), TCP
-//! address by address, TLS. The caller bounds the time.
+//! From a provider to an open HTTP/1 connection: name (remembered for a while, looked up once at a time), TCP
+//! address by address, the provider's proxy where it has one, TLS. The caller bounds the time.
 
-use super::failure::{Failure, FailureClass};
+use super::failure::{Failure, FailureClass, Stage};
 use super::outgoing::Outgoing;
 use super::tls::Tls;
+use super::tunnel::{self, Pipe};
+use crate::table::{Proxy, Upstream, origin};
 use rustls_pki_types::ServerName;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,15 +22,17 @@ use tokio::sync::OnceCell;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use url::{Host, Position, Url};
+use url::{Host, Url};
 
 /// Names that are remembered; far more than there are providers. Beyond, all are forgotten.
 const MAX_NAMES: usize = 4096;
+/// Where a SOCKS proxy listens that names no port.
+const SOCKS_PORT: u16 = 1080;
 
 /// One open connection. Dropping it closes the socket at once: that is how an upstream is cancelled.
 pub(super) struct Connection {
-    /// Scheme, host and port.
-    pub(super) origin: Rc<str>,
+    /// Where it leads and through which proxy, see [`Upstream::lane`].
+    pub(super) lane: Rc<str>,
     io: Io,
 }
 
@@ -39,6 +43,7 @@ impl Connection {
         match &mut self.io {
             Io::Plain(stream) => ready!(Pin::new(stream).poll_read(cx, &mut into))?,
             Io::Tls(stream) => ready!(Pin::new(&mut **stream).poll_read(cx, &mut into))?,
+            Io::Tunnel(stream) => ready!(Pin::new(stream).poll_read(cx, &mut into))?,
         }
         Poll::Ready(Ok(into.filled().len()))
     }
@@ -52,6 +57,7 @@ impl Connection {
         match &mut self.io {
             Io::Plain(stream) => send(Pin::new(stream), cx, outgoing),
             Io::Tls(stream) => send(Pin::new(&mut **stream), cx, outgoing),
+            Io::Tunnel(stream) => send(Pin::new(stream), cx, outgoing),
         }
     }
 
@@ -80,11 +86,6 @@ fn send(
     io.poll_flush(cx)
 }
 
-/// The part of a base URL that a connection belongs to.
-pub(super) fn origin(base: &Url) -> &str {
-    &base[..Position::BeforePath]
-}
-
 type Addresses = Rc<OnceCell<Rc<[SocketAddr]>>>;
 
 /// Opens connections; remembers names.
@@ -100,41 +101,87 @@ impl Connector {
     }
 
     /// A fresh connection. Cancel-safe: dropping the future closes what was opened.
-    pub(super) async fn connect(&self, base: &Url, within: Duration) -> Result<Connection, Failure> {
+    pub(super) async fn connect(&self, up: &Upstream, within: Duration) -> Result<Connection, Failure> {
+        let Some(proxy) = &up.proxy else { return self.directly(&up.base, within).await };
+        let began = Instant::now();
+        // The direct way needs its share of the time.
+        let share = if proxy.fallback { within / 2 } else { within };
+        let tunnel = tokio::time::timeout(share, self.tunnel(proxy, &up.base, share)).await;
+        match tunnel.unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect))) {
+            Ok(pipe) if up.base.scheme() == "https" => {
+                let stream = self.secure(&up.base, pipe).await?;
+                Ok(Connection { lane: (&*up.lane).into(), io: Io::Tunnel(Box::new(stream)) })
+            }
+            Ok(pipe) => Ok(Connection { lane: (&*up.lane).into(), io: Io::Tunnel(pipe) }),
+            Err(failure) if proxy.fallback => {
+                tracing::warn!(provider_id = %up.row.id, %failure, "connecting directly: the provider's proxy fails");
+                self.directly(&up.base, within.saturating_sub(began.elapsed())).await
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn directly(&self, base: &Url, within: Duration) -> Result<Connection, Failure> {
+        let stream = self.dial(base, within).await?;
+        let io = match base.scheme() {
+            "https" => Io::Tls(Box::new(self.secure(base, stream).await?)),
+            _ => Io::Plain(stream),
+        };
+        Ok(Connection { lane: origin(base).into(), io })
+    }
+
+    /// A way through the proxy to the host of `base`.
+    async fn tunnel(&self, proxy: &Proxy, base: &Url, within: Duration) -> Result<Pipe, Failure> {
+        let ours = |failure: Failure| Failure::because(failure.class, "the provider's proxy");
+        let stream = self.dial(&proxy.url, within).await.map_err(ours)?;
+        let pipe: Pipe = match proxy.url.scheme() {
+            "https" => Box::new(self.secure(&proxy.url, stream).await.map_err(ours)?),
+            _ => Box::new(stream),
+        };
+        // SOCKS 4 knows addresses only; all others look the name up themselves.
+        let v4 = match proxy.url.scheme() {
+            "socks4" => self.resolve(base).await?.iter().copied().find(SocketAddr::is_ipv4),
+            _ => None,
+        };
+        tunnel::open(&proxy.url, base, v4, pipe).await
+    }
+
+    /// TCP to a URL's host.
+    async fn dial(&self, url: &Url, within: Duration) -> Result<TcpStream, Failure> {
         let started = Instant::now();
-        let addresses = self.resolve(base).await?;
+        let addresses = self.resolve(url).await?;
         let mut last = Failure::because(FailureClass::Connect, "no address");
         for (index, address) in addresses.iter().enumerate() {
             // Each address gets its share of what is left, so that a dead first one does not use up all.
             let left = within.saturating_sub(started.elapsed());
             let share = left / u32::try_from(addresses.len() - index).unwrap_or(1);
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return self.open(base, stream).await,
+                Ok(Ok(stream)) => {
+                    // Without it a chunk of a body waits for the acknowledgement of the one before.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
                 Ok(Err(error)) => last = Failure::because(FailureClass::Connect, error.kind()),
-                Err(_) => last = Failure::timeout(super::Stage::Connect),
+                Err(_) => last = Failure::timeout(Stage::Connect),
             }
         }
         // The name may have moved: look it up again next time.
-        self.names.borrow_mut().remove(origin(base));
+        self.names.borrow_mut().remove(origin(url));
         Err(last)
     }
 
-    async fn open(&self, base: &Url, stream: TcpStream) -> Result<Connection, Failure> {
-        // Without it a chunk of a body waits for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
-        let io = if base.scheme() == "https" {
-            let name = server_name(base)?;
-            let connector = TlsConnector::from(self.tls.0.clone());
-            let stream = connector.connect(name, stream).await;
-            Io::Tls(Box::new(stream.map_err(|error| Failure::because(FailureClass::Tls, error))?))
-        } else {
-            Io::Plain(stream)
-        };
-        Ok(Connection { origin: origin(base).into(), io })
+    async fn secure<S>(&self, url: &Url, stream: S) -> Result<TlsStream<S>, Failure>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = server_name(url)?;
+        let connector = TlsConnector::from(self.tls.0.clone());
+        let secured = connector.connect(name, stream).await;
+        secured.map_err(|error| Failure::because(FailureClass::Tls, error))
     }
 
     async fn resolve(&self, base: &Url) -> Result<Rc<[SocketAddr]>, Failure> {
-        let port = base.port_or_known_default().unwrap_or(443);
+        let port = base.port_or_known_default().unwrap_or(SOCKS_PORT);
         let name = match base.host() {
             Some(Host::Ipv4(ip)) => return Ok(Rc::new([SocketAddr::from((ip, port))])),
             Some(Host::Ipv6(ip)) => return Ok(Rc::new([SocketAddr::from((ip, port))])),
@@ -179,4 +226,6 @@ fn server_name(base: &Url) -> Result<ServerName<'static>, Failure> {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Through a proxy, with TLS to the upstream where it is asked for.
+    Tunnel(Pipe),
 }

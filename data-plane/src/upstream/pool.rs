@@ -1,4 +1,4 @@
-//! Connections that rest between two exchanges, per origin, newest first. One per traffic thread: no lock.
+//! Connections that rest between two exchanges, per origin and proxy, newest first. One per traffic thread: no lock.
 
 use super::connect::Connection;
 use crate::tasks;
@@ -26,9 +26,9 @@ impl Pool {
     }
 
     /// The connection that rested last, if one still stands.
-    pub(super) fn take(&self, origin: &str) -> Option<Connection> {
+    pub(super) fn take(&self, lane: &str) -> Option<Connection> {
         let mut resting = self.resting.borrow_mut();
-        let list = resting.get_mut(origin)?;
+        let list = resting.get_mut(lane)?;
         while let Some(mut candidate) = list.pop() {
             if candidate.since.elapsed() < self.keep_alive && candidate.connection.is_usable() {
                 return Some(candidate.connection);
@@ -40,7 +40,7 @@ impl Pool {
     /// Lets a connection rest.
     pub(super) fn put(self: &Rc<Self>, connection: Connection) {
         let mut resting = self.resting.borrow_mut();
-        let list = resting.entry(Rc::clone(&connection.origin)).or_default();
+        let list = resting.entry(Rc::clone(&connection.lane)).or_default();
         if list.len() < self.max_idle {
             list.push(Resting { connection, since: Instant::now() });
         }

@@ -9,13 +9,15 @@ use contract::table::Provider;
 use http::{HeaderValue, Method, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
+
+mod through;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
