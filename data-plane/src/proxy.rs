@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod body;
 pub mod caller;
 pub mod choose;
+mod force;
 pub mod guard;
 pub mod inbound;
 pub mod meter;

@@ -5,10 +5,12 @@
 //! all of them, so that no upstream can be told another model than the one that was checked.
 
 mod edit;
+mod force;
 mod multipart;
 
 use crate::scan::{Kind, Member, Members, ScanError, string_value};
 pub use edit::{Edits, edit, with_include_usage, with_model};
+pub use force::Force;
 pub use multipart::multipart_model;
 use std::borrow::Cow;
 use std::ops::Range;

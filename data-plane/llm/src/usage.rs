@@ -36,6 +36,8 @@ pub struct Usage {
     pub service_tier: Option<String>,
     /// The error that the answer carried, wherever in it.
     pub error: Option<StreamError>,
+    /// Whether cache writes were reported by how long they are kept; else all count as kept for five minutes.
+    pub lifetimes: bool,
     input_known: bool,
     output_known: bool,
 }
@@ -197,6 +199,7 @@ impl UsageScanner {
         let (input_known, output_known) = seen.usage.known();
         Usage {
             tokens: seen.usage.counts(),
+            lifetimes: seen.usage.lifetimes(),
             reported: input_known && output_known,
             response_model: seen.model,
             output_bytes_seen,

@@ -3,6 +3,7 @@
 
 use super::Proxy;
 use super::caller::header;
+use super::force;
 use super::meter::Meter;
 use crate::config::Config;
 use crate::health::Verdict;
@@ -136,10 +137,11 @@ impl Proxy {
         target: Target<'_>,
     ) -> Result<Answer, Fault> {
         let Target { up, model, span } = target;
-        let body = self.outbound(exchange, model);
-        let mut traced = HeaderMap::new();
-        trace::inject(span, &mut traced);
-        let request = upstream::request(up, exchange.route, exchange.head, body, &traced)
+        let body = outbound(exchange, up, model);
+        let mut ours = HeaderMap::new();
+        trace::inject(span, &mut ours);
+        force::flags(up, exchange, model, &mut ours);
+        let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(&failure))?;
         let streamed = exchange.ask.is_some_and(|ask| ask.stream);
         let limit = self.head_timeout(up, streamed);
@@ -166,17 +168,6 @@ impl Proxy {
         }
     }
 
-    fn outbound(&self, exchange: &Exchange<'_>, model: &str) -> Bytes {
-        match exchange.ask {
-            Some(ask) if exchange.inject_usage => {
-                let edits = Edits { model: Some(model), include_usage: true };
-                llm::request::edit(exchange.body, ask, edits)
-            }
-            Some(ask) => llm::request::with_model(exchange.body, ask, model),
-            None => exchange.body.clone(),
-        }
-    }
-
     fn head_timeout(&self, up: &Upstream, streamed: bool) -> Duration {
         let config = &self.shared.config;
         let (own, default) = if streamed {
@@ -190,6 +181,14 @@ impl Proxy {
     fn idle_timeout(&self, up: &Upstream) -> Duration {
         if up.row.idle_timeout.is_zero() { self.shared.config.idle_timeout } else { up.row.idle_timeout }
     }
+}
+
+/// The body as this provider gets it.
+fn outbound(exchange: &Exchange<'_>, up: &Upstream, model: &str) -> Bytes {
+    let Some(ask) = exchange.ask else { return exchange.body.clone() };
+    let forced = force::members(up, exchange.route.kind, ask, model);
+    let edits = Edits { model: Some(model), include_usage: exchange.inject_usage, forced: &forced };
+    llm::request::edit(exchange.body, ask, edits)
 }
 
 /// The upstream's own words for the caller's fault, without the provider's credential: some upstreams quote

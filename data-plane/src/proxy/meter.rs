@@ -6,6 +6,7 @@
 
 use super::Shared;
 use super::caller::Caller;
+use super::force;
 use crate::config::BillAborted;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
@@ -274,12 +275,15 @@ impl Meter {
         // Only the end of an answer says for certain which tier served it.
         let priority = seen.service_tier.as_deref() == Some("priority");
         let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
-        let (tokens, source) = if !billed || !self.opening.kind.is_metered() {
+        let (mut tokens, source) = if !billed || !self.opening.kind.is_metered() {
             (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })
         } else {
             // What the upstream did not report was used all the same: the input as sent, the output as seen.
             seen.or_estimated(self.opening.request_bytes)
         };
+        if let Some(up) = &self.upstream {
+            force::cache_writes(up, &mut tokens, seen.lifetimes);
+        }
         Usage { tokens, source, response_model: seen.response_model, priority }
     }
 

@@ -20,13 +20,13 @@ const RELAY_MARKS: &[&str] =
     &["proxy", "relay", "gateway", "router", "worker", "openrouter", "api2d", "oaipro"];
 
 /// The request for `up`: the caller's method, query and headers, the route's path, and `body`, which is
-/// decompressed and final. `traced` are headers of this proxy's own trace, which replace the caller's.
+/// decompressed and final. `ours` are headers of this proxy, which replace the caller's; an empty one takes it away.
 pub fn request(
     up: &Upstream,
     route: &Route<'_>,
     head: &Parts,
     body: Bytes,
-    traced: &HeaderMap,
+    ours: &HeaderMap,
 ) -> Result<Outgoing, Failure> {
     let wrong = |what: &str| Failure::because(FailureClass::Request, what);
     let prepared = up.prepared.get_or_make(|| Prepared::new(up));
@@ -40,17 +40,17 @@ pub fn request(
     if !target.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
         return Err(wrong("the path is no URL"));
     }
-    let room = prepared.lines.len() + 64 * (head.headers.len() + traced.len());
+    let room = prepared.lines.len() + 64 * (head.headers.len() + ours.len());
     let mut writer = Writer::new(&head.method, &target, room);
     writer.lines(&prepared.lines);
-    let ours = |name: &HeaderName| prepared.custom.contains(name) || traced.contains_key(name);
+    let replaced = |name: &HeaderName| prepared.custom.contains(name) || ours.contains_key(name);
     passed_on(&head.headers, up.row.preserve_client_ip, |name, value| {
-        if !ours(name) {
+        if !replaced(name) {
             writer.header(name.as_str(), value);
         }
     });
-    for (name, value) in traced {
-        if !prepared.custom.contains(name) {
+    for (name, value) in ours {
+        if !prepared.custom.contains(name) && !value.is_empty() {
             writer.header(name.as_str(), value);
         }
     }

@@ -14,6 +14,7 @@ mod hostile;
 mod journey;
 mod limits;
 mod load;
+mod options;
 mod push;
 mod scene;
 mod sdk;

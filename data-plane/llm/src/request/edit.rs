@@ -1,6 +1,7 @@
 //! Edits as splices: the bytes around them are copied as they are, in one allocation.
 
 use super::Ask;
+use super::force::{self, Force};
 use crate::scan::{Kind, Members};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -13,16 +14,18 @@ pub struct Edits<'a> {
     pub model: Option<&'a str>,
     /// Have the upstream report usage at the end of a Chat Completions stream.
     pub include_usage: bool,
+    /// What holds whatever the caller said.
+    pub forced: &'a [Force],
 }
 
 /// `body` with another model name; the same `Bytes` if it already is that one.
 pub fn with_model(body: &Bytes, ask: &Ask<'_>, model: &str) -> Bytes {
-    edit(body, ask, Edits { model: Some(model), include_usage: false })
+    edit(body, ask, Edits { model: Some(model), ..Edits::default() })
 }
 
 /// `body` with `stream_options.include_usage` set; the same `Bytes` if it is set already.
 pub fn with_include_usage(body: &Bytes, ask: &Ask<'_>) -> Bytes {
-    edit(body, ask, Edits { model: None, include_usage: true })
+    edit(body, ask, Edits { include_usage: true, ..Edits::default() })
 }
 
 /// All edits at once. `ask` must come from this `body`; a body of another length is returned as it is.
@@ -32,17 +35,28 @@ pub fn edit(body: &Bytes, ask: &Ask<'_>, edits: Edits<'_>) -> Bytes {
         return body.clone();
     }
     let mut splices: Vec<Splice> = Vec::new();
+    let mut added: Vec<String> = Vec::new();
     if let Some(model) = edits.model {
         model_splices(ask, model, &mut splices);
     }
     if edits.include_usage && !ask.include_usage {
-        splices.extend(usage_splice(body, ask));
+        usage_splice(body, ask, &mut splices, &mut added);
+    }
+    if !edits.forced.is_empty() {
+        force::splices(body, edits.forced, &mut splices, &mut added);
+    }
+    if !added.is_empty() {
+        let mut members = added.join(",");
+        if !ask.empty {
+            members.push(',');
+        }
+        splices.push((ask.inside..ask.inside, Cow::Owned(members.into_bytes())));
     }
     apply(body, splices)
 }
 
 /// Bytes to put in the place of a range; an empty range inserts.
-type Splice = (Range<usize>, Cow<'static, [u8]>);
+pub(super) type Splice = (Range<usize>, Cow<'static, [u8]>);
 
 fn model_splices(ask: &Ask<'_>, model: &str, splices: &mut Vec<Splice>) {
     let Some(last) = &ask.model_tokens.last else { return };
@@ -57,19 +71,18 @@ fn model_splices(ask: &Ask<'_>, model: &str, splices: &mut Vec<Splice>) {
 }
 
 const OPTION: &[u8] = br#""include_usage":true"#;
-const OPTIONS: &[u8] = br#"{"include_usage":true}"#;
+const OPTIONS: &str = r#"{"include_usage":true}"#;
 
-fn usage_splice(body: &Bytes, ask: &Ask<'_>) -> Option<Splice> {
+fn usage_splice(body: &Bytes, ask: &Ask<'_>, splices: &mut Vec<Splice>, added: &mut Vec<String>) {
     let Some((range, kind)) = &ask.stream_options else {
-        let comma: &[u8] = if ask.empty { b"" } else { b"," };
-        let member = [&br#""stream_options":"#[..], OPTIONS, comma].concat();
-        return Some((ask.inside..ask.inside, Cow::Owned(member)));
+        added.push(format!("\"stream_options\":{OPTIONS}"));
+        return;
     };
     match kind {
-        Kind::Null => Some((range.clone(), Cow::Borrowed(OPTIONS))),
-        Kind::Object => Some(option_splice(&body[..range.end], range.start)),
+        Kind::Null => splices.push((range.clone(), Cow::Borrowed(OPTIONS.as_bytes()))),
+        Kind::Object => splices.push(option_splice(&body[..range.end], range.start)),
         // Not ours to repair: the upstream will say what is wrong with it.
-        _ => None,
+        _ => {}
     }
 }
 

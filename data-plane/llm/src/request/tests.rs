@@ -122,7 +122,7 @@ fn usage_is_asked_for_in_every_form() {
 #[test]
 fn both_edits_at_once() {
     let body = Bytes::from_static(br#"{"stream":true,"stream_options":{"include_usage":false},"model":"a"}"#);
-    let edits = Edits { model: Some("b"), include_usage: true };
+    let edits = Edits { model: Some("b"), include_usage: true, ..Edits::default() };
     let edited = edit(&body, &parse(&body).unwrap(), edits);
     assert_eq!(edited, r#"{"stream":true,"stream_options":{"include_usage":true},"model":"b"}"#);
 }
@@ -160,7 +160,7 @@ proptest! {
         let containers = messages.iter().filter(|m| m.is_object() || m.is_array()).count();
         prop_assert_eq!(ask.messages_count as usize, containers);
 
-        let edited = edit(&body, &ask, Edits { model: Some(&other), include_usage: true });
+        let edited = edit(&body, &ask, Edits { model: Some(&other), include_usage: true, ..Edits::default() });
         let mut expected = value;
         expected["model"] = json!(other);
         expected["stream_options"] = json!({"include_usage": true});
@@ -177,7 +177,7 @@ proptest! {
         let mut body = body;
         body[at] = spoilt;
         if let Ok(ask) = parse(&body) {
-            edit(&Bytes::copy_from_slice(&body), &ask, Edits { model: Some("n"), include_usage: true });
+            edit(&Bytes::copy_from_slice(&body), &ask, Edits { model: Some("n"), include_usage: true, ..Edits::default() });
         }
     }
 }

@@ -53,6 +53,11 @@ impl Reported {
         }
     }
 
+    /// Whether it was said for how long what was written to a cache is kept.
+    pub(super) fn lifetimes(&self) -> bool {
+        self.anthropic.cache_write_5m.is_some() || self.anthropic.cache_write_1h.is_some()
+    }
+
     pub(super) fn service_tier(&self) -> Option<String> {
         self.tier.clone()
     }
