@@ -94,7 +94,40 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// JSON of the names and words that decide what is forced where.
+fn pointed_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![Just(Value::Null), Just(json!("ephemeral")), Just(json!("img")), Just(json!(1))];
+    leaf.prop_recursive(5, 40, 5, |inner| {
+        let name = "cache_control|type|tools|system|messages|content|ttl|thinking";
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(name, inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn whatever_comes_stays_what_it_was_json_or_not(
+        body in prop::collection::btree_map("cache_control|tools|system|messages|thinking", pointed_json(), 0..5),
+        at in any::<prop::sample::Index>(), spoilt in prop::sample::select(&b"{}[],:\"\\ x"[..]), wanted in any::<bool>(),
+    ) {
+        let whole = Value::Object(body.into_iter().collect()).to_string().into_bytes();
+        let mut broken = whole.clone();
+        broken[at.index(whole.len())] = spoilt;
+        let think = Force::Inside("thinking", vec![("type", "\"on\"".to_owned())]);
+        for forced in [&[Force::CacheTtl("1h"), think.clone()][..], &[Force::Tool("img", wanted), think][..]] {
+            for body in [&whole, &broken] {
+                let body = Bytes::copy_from_slice(body);
+                let Ok(ask) = parse(&body) else { continue };
+                let edited = edit(&body, &ask, Edits { forced, ..Edits::default() });
+                let was_json = serde_json::from_slice::<Value>(&body).is_ok();
+                prop_assert!(!was_json || serde_json::from_slice::<Value>(&edited).is_ok());
+            }
+        }
+    }
+
     #[test]
     fn agrees_with_a_real_parser(
         body in prop::collection::btree_map("[a-d]{1,2}", any_json(), 0..6), pretty in any::<bool>(),
