@@ -59,7 +59,8 @@ fn a_wrong_value_names_its_variable() {
 
 #[test]
 fn a_certificate_goes_with_its_key() {
-    let cases: [(&[(&str, &str)], Result<bool, &str>); 5] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], Result<bool, &'a str>);
+    let cases: [Case<'_>; 5] = [
         (&[], Ok(false)),
         (&[("GRPC_CERT_FILE", "c"), ("GRPC_KEY_FILE", "k")], Ok(true)),
         (&[("GRPC_CERT_FILE", "c")], Err("GRPC_KEY_FILE")),
