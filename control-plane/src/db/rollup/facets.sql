@@ -1,12 +1,20 @@
+WITH quarters AS (
+    SELECT owner_id, date_bin('15 minutes', created_at, 'epoch') AS quarter,
+        ($1::timestamptz[])[width_bucket(created_at, $1::timestamptz[])] AS day,
+        coalesce(provider_id, 0) AS provider_id, model, coalesce(upstream_model, '') AS upstream_model, endpoint,
+        status, retry_count, blocked_by IS NOT NULL AS is_blocked, count(*) AS requests,
+        sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+        sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
+        sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, coalesce(sum(cost), 0) AS cost,
+        sum(duration_ms)::bigint AS duration_ms
+    FROM usage_records
+    WHERE {which}
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 INSERT INTO usage_facets AS old
-SELECT owner_id, spans.span, spans.start, coalesce(provider_id, 0), model, coalesce(upstream_model, ''), endpoint,
-    status, retry_count, blocked_by IS NOT NULL, count(*), sum(input_tokens), sum(output_tokens),
-    sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), coalesce(sum(cost), 0),
-    sum(duration_ms)
-FROM usage_records CROSS JOIN LATERAL (VALUES
-    (15::smallint, date_bin('15 minutes', created_at, 'epoch')),
-    (1440::smallint, ($1::timestamptz[])[width_bucket(created_at, $1::timestamptz[])])) AS spans (span, start)
-WHERE {which}
+SELECT owner_id, spans.span, spans.start, provider_id, model, upstream_model, endpoint, status, retry_count,
+    is_blocked, sum(requests), sum(input_tokens), sum(output_tokens), sum(cache_read_tokens),
+    sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost), sum(duration_ms)
+FROM quarters CROSS JOIN LATERAL (VALUES (15::smallint, quarter), (1440::smallint, day)) AS spans (span, start)
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 ORDER BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 ON CONFLICT (owner_id, span, start, provider_id, model, upstream_model, endpoint, status, retry_count, is_blocked)

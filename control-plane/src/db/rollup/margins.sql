@@ -1,28 +1,37 @@
 WITH cells AS (
-    SELECT owner_id, spans.span, spans.start, provider_id, model, upstream_model, endpoint, status, retry_count,
-        blocked_by IS NOT NULL AS is_blocked, count(*) AS requests, sum(input_tokens) AS input_tokens,
-        sum(output_tokens) AS output_tokens, sum(cache_read_tokens) AS cache_read_tokens,
-        sum(cache_write_5m_tokens) AS cache_write_5m_tokens, sum(cache_write_1h_tokens) AS cache_write_1h_tokens,
-        coalesce(sum(cost), 0) AS cost, sum(duration_ms) AS duration_ms
-    FROM usage_records CROSS JOIN LATERAL (VALUES
-        (15::smallint, date_bin('15 minutes', created_at, 'epoch')),
-        (1440::smallint, ($1::timestamptz[])[width_bucket(created_at, $1::timestamptz[])])) AS spans (span, start)
+    SELECT owner_id, date_bin('15 minutes', created_at, 'epoch') AS quarter,
+        ($1::timestamptz[])[width_bucket(created_at, $1::timestamptz[])] AS day,
+        provider_id, model, upstream_model, endpoint, status, retry_count, blocked_by IS NOT NULL AS is_blocked,
+        count(*) AS requests, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+        sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
+        sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, coalesce(sum(cost), 0) AS cost,
+        sum(duration_ms)::bigint AS duration_ms
+    FROM usage_records
     WHERE {which}
-    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+quarters AS (
+    SELECT owner_id, facets.facet, facets.value, quarter, day,
+        endpoint LIKE '%/count\_tokens' OR endpoint LIKE '%/responses/compact' AS is_quiet, is_blocked,
+        sum(requests)::bigint AS requests, coalesce(sum(requests) FILTER (WHERE status >= 400), 0)::bigint AS failed,
+        sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens,
+        sum(cache_read_tokens)::bigint AS cache_read_tokens, sum(cache_write_5m_tokens)::bigint AS cache_write_5m_tokens,
+        sum(cache_write_1h_tokens)::bigint AS cache_write_1h_tokens, sum(cost) AS cost,
+        sum(duration_ms)::bigint AS duration_ms
+    FROM cells CROSS JOIN LATERAL (VALUES
+        ('all', ''),
+        ('provider', provider_id::text),
+        ('model', model),
+        ('model', CASE WHEN upstream_model <> model AND upstream_model <> '' THEN upstream_model END),
+        ('endpoint', endpoint),
+        ('status', status::text),
+        ('retries', CASE WHEN retry_count > 0 THEN retry_count::text END)) AS facets (facet, value)
+    WHERE facets.value IS NOT NULL
+    GROUP BY 1, 2, 3, 4, 5, 6, 7)
 INSERT INTO usage_margins AS old
-SELECT owner_id, facets.facet, facets.value, span, start,
-    endpoint LIKE '%/count\_tokens' OR endpoint LIKE '%/responses/compact', is_blocked, sum(requests),
-    coalesce(sum(requests) FILTER (WHERE status >= 400), 0), sum(input_tokens), sum(output_tokens),
-    sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost), sum(duration_ms)
-FROM cells CROSS JOIN LATERAL (VALUES
-    ('all', ''),
-    ('provider', provider_id::text),
-    ('model', model),
-    ('model', CASE WHEN upstream_model <> model AND upstream_model <> '' THEN upstream_model END),
-    ('endpoint', endpoint),
-    ('status', status::text),
-    ('retries', CASE WHEN retry_count > 0 THEN retry_count::text END)) AS facets (facet, value)
-WHERE facets.value IS NOT NULL
+SELECT owner_id, facet, value, spans.span, spans.start, is_quiet, is_blocked, sum(requests), sum(failed),
+    sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cache_write_5m_tokens),
+    sum(cache_write_1h_tokens), sum(cost), sum(duration_ms)
+FROM quarters CROSS JOIN LATERAL (VALUES (15::smallint, quarter), (1440::smallint, day)) AS spans (span, start)
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 ORDER BY 1, 2, 3, 4, 5, 6, 7
 ON CONFLICT (owner_id, facet, value, span, start, is_quiet, is_blocked)
