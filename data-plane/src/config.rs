@@ -139,7 +139,8 @@ settings! {
 
     /// Largest request body, decompressed.
     "MAX_BODY_BYTES" max_body_bytes: usize = "104857600";
-    /// Memory for the request bodies of all requests together.
+    /// Memory for the bodies of all requests together. At it, requests are refused, and answers that are no streams
+    /// go to their callers as they come, which cannot fail over any more.
     "BODY_BUDGET_BYTES" body_budget_bytes: usize = "536870912";
     /// Longest pause between two chunks of a request body.
     "BODY_READ_TIMEOUT" body_read_timeout: Duration = "30s";

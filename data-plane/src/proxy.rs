@@ -4,6 +4,7 @@
 
 pub mod attempt;
 pub mod body;
+pub mod budget;
 pub mod caller;
 pub mod choose;
 mod force;
@@ -28,11 +29,11 @@ use crate::store::Limiter;
 use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Client;
+use budget::Budget;
 use choose::Rotation;
 use guard::Guard;
 use http::Request;
 use hyper::body::Incoming;
-use inbound::Budget;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! One attempt at one provider: URL, credentials, model → upstream → an answer that is worth relaying, or a
 //! fault that says what to do next. Nothing has gone to the caller yet.
 
-use super::Proxy;
+use super::budget::{Room, Share};
 use super::caller::header;
 use super::force;
 use super::meter::Meter;
-use crate::config::Config;
+use super::{Proxy, Shared};
 use crate::health::Verdict;
 use crate::table::Upstream;
 use crate::telemetry::trace;
@@ -65,6 +65,8 @@ pub struct Answer {
     pub head: Parts,
     /// Frames read so far, already scanned.
     pub held: VecDeque<Bytes>,
+    /// The room that they take, if it is much.
+    pub share: Option<Share>,
     /// The rest.
     pub body: upstream::Body,
     /// Whether it is an event stream.
@@ -153,7 +155,7 @@ impl Proxy {
         body.set_idle_timeout(self.idle_timeout(up));
         match head.status.as_u16() {
             200..=299 => {
-                let held = hold(exchange, &self.shared.config, meter, (head, body));
+                let held = hold(exchange, &self.shared, meter, (head, body));
                 let answer = match deadline {
                     Some(deadline) => timeout_at(deadline, held)
                         .await
@@ -204,7 +206,7 @@ async fn refusal(up: &Upstream, mut head: Parts, mut body: upstream::Body) -> An
         Bytes::from(text)
     };
     let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
-    Answer { head, held, body, events: false, result: AttemptResult::ClientError }
+    Answer { head, held, share: None, body, events: false, result: AttemptResult::ClientError }
 }
 
 /// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.
@@ -228,7 +230,7 @@ async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
 /// a 200 becomes a fault while nothing has been sent.
 async fn hold(
     exchange: &Exchange<'_>,
-    config: &Config,
+    shared: &Shared,
     meter: &mut Meter,
     (head, mut body): (Parts, upstream::Body),
 ) -> Result<Answer, Fault> {
@@ -237,7 +239,9 @@ async fn hold(
     let events = content_type.starts_with("text/event-stream");
     let document = content_type.contains("json") || content_type.starts_with("text/");
     let metered = exchange.route.kind.is_metered();
+    let config = &shared.config;
     let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
+    let mut room = Room::new(&shared.budget, config.body_budget_bytes);
     let scanner = meter.answering(UsageScanner::new(exchange.route.dialect, events));
     let mut held = VecDeque::new();
     let mut bytes = 0;
@@ -250,6 +254,7 @@ async fn hold(
         let Ok(data) = frame.into_data() else { continue };
         scanner.feed(&data);
         bytes += data.len();
+        let has_room = room.take(data.len());
         held.push_back(data);
         // The rest of a document may tell more; a web page, or what is no document, is known by its beginning.
         if metered
@@ -264,13 +269,14 @@ async fn hold(
         if let Some(error) = scanner.leading_error().filter(|_| events) {
             if error.status() == 400 {
                 // The caller's fault in an event instead of a status: it is the caller's to see.
-                return Ok(Answer { head, held, body, events, result: AttemptResult::ClientError });
+                let share = room.into_share();
+                return Ok(Answer { head, held, share, body, events, result: AttemptResult::ClientError });
             }
             return Err(Fault::disguised(status, error.status(), &error.message));
         }
         let gate = || scanner.first_content() || scanner.events() >= config.stream_gate_events as u64;
         let known = if events { gate() } else { !document };
-        if known || bytes >= bound {
+        if known || bytes >= bound || !has_room {
             break;
         }
     }
@@ -290,7 +296,8 @@ async fn hold(
     if events && metered && body.is_end_stream() && !scanner.first_content() && !scanner.ended() {
         return Err(Fault::broken(status, "the stream ended before its first content"));
     }
-    Ok(Answer { head, held, body, events, result: AttemptResult::Success })
+    let share = room.into_share();
+    Ok(Answer { head, held, share, body, events, result: AttemptResult::Success })
 }
 
 /// The first bytes of a document that came in pieces.

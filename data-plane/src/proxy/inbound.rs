@@ -1,5 +1,6 @@
 //! The caller's body: bounded, within a budget of all requests together, decompressed.
 
+use super::budget::Share;
 use super::caller::header;
 use super::refuse::Refusal;
 use crate::config::Config;
@@ -10,8 +11,6 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
 
@@ -19,37 +18,6 @@ use tokio::time::{Instant, timeout_at};
 const DECODE_STEP: usize = 64 * 1024;
 /// What a piece of a body costs besides its bytes, so that a body of tiny pieces stays within the budget, too.
 const PIECE: usize = 72;
-
-/// Bytes of request bodies that this process holds, over all requests.
-#[derive(Debug, Default)]
-pub struct Budget(AtomicU64);
-
-/// A part of the budget; given back when dropped.
-#[derive(Debug)]
-pub struct Share {
-    budget: Arc<Budget>,
-    bytes: u64,
-}
-
-impl Share {
-    /// An empty share of `budget`.
-    pub fn new(budget: &Arc<Budget>) -> Self {
-        Self { budget: Arc::clone(budget), bytes: 0 }
-    }
-
-    fn grow(&mut self, bytes: usize, limit: u64) -> Result<(), Refusal> {
-        let bytes = bytes as u64;
-        let before = self.budget.0.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        if before + bytes > limit { Err(Refusal::Overloaded) } else { Ok(()) }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
-}
 
 /// Reads the whole body. Cancel-safe: what was read is dropped and its share given back.
 pub async fn collect(

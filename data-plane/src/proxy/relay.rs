@@ -5,6 +5,7 @@
 //! that is killed right after has lost nothing.
 
 use super::body::BodyError;
+use super::budget::Share;
 use super::meter::{Meter, STATUS_CUT};
 use crate::upstream;
 use bytes::Bytes;
@@ -20,6 +21,8 @@ use std::task::{Context, Poll, ready};
 pub struct Stream {
     /// Frames that were held back until the answer was known to be one; already scanned and filtered.
     held: VecDeque<Bytes>,
+    /// The room that they take; given back with this.
+    _share: Option<Share>,
     /// `None` once it ended.
     upstream: Option<upstream::Body>,
     meter: Box<Meter>,
@@ -37,6 +40,8 @@ pub struct Stream {
 pub struct Start {
     /// Frames held back so far.
     pub held: VecDeque<Bytes>,
+    /// The room that they take.
+    pub share: Option<Share>,
     /// The rest.
     pub upstream: upstream::Body,
     /// The guard.
@@ -56,9 +61,10 @@ pub struct Start {
 impl Stream {
     /// A relay over what was opened.
     pub fn new(start: Start) -> Self {
-        let Start { held, upstream, meter, events, filter, status, outcome, length } = start;
+        let Start { held, share, upstream, meter, events, filter, status, outcome, length } = start;
         let mut stream = Self {
             held: VecDeque::new(),
+            _share: share,
             upstream: Some(upstream),
             meter,
             events,

@@ -74,7 +74,7 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 
 /// The upstream's answer as the caller gets it; the body takes the meter along.
 pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<Body> {
-    let Answer { mut head, held, body, events, result } = answer;
+    let Answer { mut head, held, share, body, events, result } = answer;
     strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.
     head.version = http::Version::HTTP_11;
@@ -90,6 +90,7 @@ pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<
     let outcome = if result == AttemptResult::ClientError { Outcome::Rejected } else { Outcome::Completed };
     let start = Start {
         held,
+        share,
         upstream: body,
         meter,
         events: events.then_some(dialect),

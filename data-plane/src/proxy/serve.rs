@@ -1,9 +1,10 @@
 //! The steps of one request, in order. See walk 1 in ARCHITECTURE.md.
 
 use super::attempt::{Answer, Exchange, Fault, Target, Then};
+use super::budget::Share;
 use super::caller::{Caller, authenticate, header};
 use super::choose::{Choice, Ground, Nothing, Trail, Wish};
-use super::inbound::{self, Share};
+use super::inbound;
 use super::meter::{Meter, Opening, Running};
 use super::refuse::Refusal;
 use super::screen::screen;
