@@ -89,6 +89,8 @@ pub struct Key {
     pub groups: Vec<Arc<str>>,
     /// The key's own limits.
     pub limits: Vec<Limit>,
+    /// How long is kept what its requests mark to be cached; none: as the provider says.
+    pub cache_ttl: Option<CacheTtl>,
 }
 
 /// A user.

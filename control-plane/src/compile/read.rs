@@ -4,7 +4,7 @@ use super::{Broken, limits};
 use crate::db::rows::{HealthRow, KeyRow, UserRow, WordRow};
 use chrono::{DateTime, Utc};
 use contract::ids::{KeyId, ProviderId, UserId};
-use contract::table::{CircuitState, Health, Key, MatchType, Rows, User, Word};
+use contract::table::{CacheTtl, CircuitState, Health, Key, MatchType, Rows, User, Word};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -63,6 +63,12 @@ pub(super) fn key(row: &KeyRow) -> Result<Rows, Broken> {
         expires_at_ms: millis(row.expires_at),
         groups: groups(&row.groups),
         limits: limits::of_key(&row.limits)?,
+        cache_ttl: match row.cache_ttl_preference.as_str() {
+            "inherit" => None,
+            word => {
+                Some(CacheTtl::parse(word).ok_or_else(|| Broken::new("cache_ttl_preference", "is unknown"))?)
+            }
+        },
     };
     Ok(Rows { keys: vec![key], ..Rows::default() })
 }

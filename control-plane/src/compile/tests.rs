@@ -62,6 +62,7 @@ fn key(id: i64, user_id: i64, name: &str) -> KeyRow {
             limit_concurrent_sessions: 2,
             cost_reset_at: DateTime::from_timestamp_millis(77),
         },
+        cache_ttl_preference: "1h".to_owned(),
         deleted_at: None,
     }
 }
@@ -279,6 +280,7 @@ fn rows_become_what_a_proxy_needs() {
         ]
     );
     let key = &rows.keys[0];
+    assert_eq!(key.cache_ttl, Some(contract::table::CacheTtl::Hour1));
     let limits: Vec<_> =
         key.limits.iter().map(|limit| (limit.window, limit.amount, limit.since_ms)).collect();
     assert_eq!(limits, [(Window::FiveHoursFixed, 1_250_000_000, Some(77)), (Window::Concurrent, 2, None)]);

@@ -58,6 +58,7 @@ pub struct KeyRow {
     pub groups: Vec<String>,
     #[diesel(embed)]
     pub limits: KeyLimits,
+    pub cache_ttl_preference: String,
     pub deleted_at: Time,
 }
 

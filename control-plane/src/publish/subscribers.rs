@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often what changed is written.
 const FLUSH: Duration = Duration::from_millis(200);
+/// How long the last write waits for the streams to end, so that nobody stays connected to what is gone.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How often a connected proxy's row is renewed; a row that missed three of these counts as disconnected.
 const RENEW: Duration = Duration::from_secs(30);
 
@@ -152,7 +154,16 @@ impl Fleet {
             connected_at: now,
             last_seen_at: now,
         };
-        inner.entries.insert(hello.proxy_id.clone(), Entry { state, stream, is_dirty: true });
+        let entry = Entry { state, stream, is_dirty: true };
+        let before = inner.entries.insert(hello.proxy_id.clone(), entry).map(|entry| entry.state);
+        if let Some(before) = before.filter(|other| other.connected && other.boot_id != hello.boot_id) {
+            // Rarely it is the same one, back before the end of its old connection was noticed.
+            tracing::warn!(
+                proxy_id = hello.proxy_id,
+                addresses = format!("{} and {}", before.address, hello.address),
+                "two proxies have one PROXY_ID: the fleet shows only the newer one; give each its own"
+            );
+        }
         metrics::gauge!(metric::SUBSCRIBERS).set(inner.open as f64);
         drop(inner);
         self.changed.send_replace(());
@@ -192,6 +203,11 @@ impl Fleet {
     pub async fn persist(self, pool: Pool, forget: Duration, shutdown: CancellationToken) {
         loop {
             let is_last = shutdown.run_until_cancelled(sleep(FLUSH)).await.is_none();
+            if is_last {
+                let mut changed = self.changed.subscribe();
+                // Out of patience, those that are still here are written as they are.
+                let _ = timeout(LEAVE, changed.wait_for(|()| self.open() == 0)).await;
+            }
             let now = Utc::now();
             let states = self.dirty(now - RENEW);
             if !states.is_empty()

@@ -153,6 +153,7 @@ fn table(generation: i64, key_ids: std::ops::Range<i64>) -> Arc<Published> {
         expires_at: None,
         groups: vec![],
         limits: limits(),
+        cache_ttl_preference: "inherit".to_owned(),
         deleted_at: None,
     };
     inputs.apply(Changes { keys: key_ids.map(key).collect(), ..Changes::default() });

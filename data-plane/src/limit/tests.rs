@@ -17,6 +17,7 @@ fn key(limits: Vec<Limit>) -> Key {
         expires_at_ms: None,
         groups: Vec::new(),
         limits,
+        cache_ttl: None,
     }
 }
 

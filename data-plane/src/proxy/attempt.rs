@@ -11,6 +11,7 @@ use crate::table::Upstream;
 use crate::telemetry::trace;
 use crate::upstream::{self, Failure};
 use bytes::Bytes;
+use contract::table::CacheTtl;
 use contract::usage::AttemptResult;
 use http::HeaderMap;
 use http::response::Parts;
@@ -47,6 +48,8 @@ pub struct Exchange<'a> {
     pub ask: Option<&'a Ask<'a>>,
     /// Whether usage must be asked for, because the caller did not.
     pub inject_usage: bool,
+    /// How long the caller's key wants to be kept what is cached.
+    pub cache_ttl: Option<CacheTtl>,
 }
 
 /// Who gets it.
@@ -188,7 +191,7 @@ impl Proxy {
 /// The body as this provider gets it.
 fn outbound(exchange: &Exchange<'_>, up: &Upstream, model: &str) -> Bytes {
     let Some(ask) = exchange.ask else { return exchange.body.clone() };
-    let forced = force::members(up, exchange.route.kind, ask, model);
+    let forced = force::members(up, exchange.route.kind, exchange.cache_ttl, ask, model);
     let edits = Edits { model: Some(model), include_usage: exchange.inject_usage, forced: &forced };
     llm::request::edit(exchange.body, ask, edits)
 }

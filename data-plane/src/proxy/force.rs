@@ -1,5 +1,5 @@
-//! What a provider's options mean for one request: members of its body, flags in its head, and how its cache writes
-//! are counted. Pure.
+//! What the options of a provider, and of the caller's key, mean for one request: members of its body, flags in its
+//! head, and how its cache writes are counted. Pure.
 //!
 //! Only calls that generate are changed: others refuse members that they do not know. Not acted upon: the
 //! passing on of MCP calls, `codexInstructionsStrategy`, and Gemini's search, whose paths are not served yet.
@@ -24,14 +24,32 @@ const CACHE_1H: &str = "extended-cache-ttl-2025-04-11";
 /// The smallest budget that Anthropic takes.
 const MIN_THINKING: u64 = 1024;
 
-/// What the body of a request to this provider must say, `model` being the one that it is asked for.
-pub fn members(up: &Upstream, kind: EndpointKind, ask: &Ask<'_>, model: &str) -> Vec<Force> {
-    let Some(options) = up.row.options.as_deref() else { return Vec::new() };
+/// What the body of a request to this provider must say, `model` being the one that it is asked for and `of_key` the
+/// wish of the caller's key.
+pub fn members(
+    up: &Upstream,
+    kind: EndpointKind,
+    of_key: Option<CacheTtl>,
+    ask: &Ask<'_>,
+    model: &str,
+) -> Vec<Force> {
+    let (options, mut forced) = (up.row.options.as_deref(), Vec::new());
     match kind {
-        EndpointKind::Messages => anthropic(options, ask, model),
-        EndpointKind::Responses => codex(&options.codex),
-        _ => Vec::new(),
+        EndpointKind::Messages => {
+            forced.extend(lifetime(up, of_key).map(|ttl| Force::CacheTtl(ttl.as_str())));
+            forced.extend(options.into_iter().flat_map(|options| anthropic(options, ask, model)));
+        }
+        EndpointKind::Responses => {
+            forced.extend(options.into_iter().flat_map(|options| codex(&options.codex)))
+        }
+        _ => {}
     }
+    forced
+}
+
+/// How long is kept what a request marks: the wish of its key comes before the provider's.
+fn lifetime(up: &Upstream, of_key: Option<CacheTtl>) -> Option<CacheTtl> {
+    of_key.or_else(|| up.row.options.as_deref()?.cache_ttl)
 }
 
 fn json(text: &str) -> String {
@@ -42,7 +60,6 @@ fn anthropic(options: &Options, ask: &Ask<'_>, model: &str) -> Vec<Force> {
     let Anthropic { max_tokens, thinking_budget, adaptive_thinking } = &options.anthropic;
     let mut forced = Vec::new();
     forced.extend(max_tokens.map(|most| Force::Member("max_tokens", most.to_string())));
-    forced.extend(options.cache_ttl.map(|ttl| Force::CacheTtl(ttl.as_str())));
     let adaptive = adaptive_thinking.as_ref().filter(|adaptive| {
         adaptive.models.as_ref().is_none_or(|models| models.iter().any(|name| is_of(model, name)))
     });
@@ -83,9 +100,9 @@ fn codex(codex: &Codex) -> Vec<Force> {
 
 /// Adds to `headers`, which replace the caller's, the flags that differ from the caller's; empty where none is left.
 pub fn flags(up: &Upstream, exchange: &Exchange<'_>, model: &str, headers: &mut HeaderMap) {
-    let Some(options) = up.row.options.as_deref() else { return };
-    let hour = options.cache_ttl == Some(CacheTtl::Hour1);
-    if exchange.route.dialect != Dialect::Anthropic || !hour && options.context_1m.is_none() {
+    let hour = lifetime(up, exchange.cache_ttl) == Some(CacheTtl::Hour1);
+    let context_1m = up.row.options.as_deref().and_then(|options| options.context_1m);
+    if exchange.route.dialect != Dialect::Anthropic || !hour && context_1m.is_none() {
         return;
     }
     let given = exchange.head.headers.get_all(BETA);
@@ -93,7 +110,7 @@ pub fn flags(up: &Upstream, exchange: &Exchange<'_>, model: &str, headers: &mut 
     let given: Vec<&str> = given.map(str::trim).filter(|flag| !flag.is_empty()).collect();
     let mut flags = given.clone();
     let million = |flag: &str| flag.starts_with(CONTEXT_1M_OF_ANY_DATE);
-    match options.context_1m {
+    match context_1m {
         Some(false) => flags.retain(|flag| !million(flag)),
         Some(true)
             if CONTEXT_1M_MODELS.iter().any(|name| is_of(model, name))
@@ -114,12 +131,12 @@ pub fn flags(up: &Upstream, exchange: &Exchange<'_>, model: &str, headers: &mut 
 }
 
 /// Cache writes by the lifetimes that they are billed for. `told`: the upstream says which are kept for how long.
-pub fn cache_writes(up: &Upstream, tokens: &mut TokenCounts, told: bool) {
-    let Some(options) = up.row.options.as_deref() else { return };
-    if options.cache_ttl == Some(CacheTtl::Hour1) && !told {
+/// `of_key`: the wish of the caller's key.
+pub fn cache_writes(up: &Upstream, of_key: Option<CacheTtl>, tokens: &mut TokenCounts, told: bool) {
+    if lifetime(up, of_key) == Some(CacheTtl::Hour1) && !told {
         tokens.cache_write_1h += std::mem::take(&mut tokens.cache_write_5m);
     }
-    if options.swap_cache_ttl_billing {
+    if up.row.options.as_deref().is_some_and(|options| options.swap_cache_ttl_billing) {
         std::mem::swap(&mut tokens.cache_write_5m, &mut tokens.cache_write_1h);
     }
 }

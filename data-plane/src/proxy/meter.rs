@@ -282,7 +282,8 @@ impl Meter {
             seen.or_estimated(self.opening.request_bytes)
         };
         if let Some(up) = &self.upstream {
-            force::cache_writes(up, &mut tokens, seen.lifetimes);
+            let wish = self.opening.caller.key.cache_ttl;
+            force::cache_writes(up, wish, &mut tokens, seen.lifetimes);
         }
         Usage { tokens, source, response_model: seen.response_model, priority }
     }

@@ -112,7 +112,9 @@ impl Proxy {
         let inject_usage = ask.as_ref().is_some_and(|ask| {
             route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
         });
-        let exchange = Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage };
+        let cache_ttl = meter.opening().caller.key.cache_ttl;
+        let exchange =
+            Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage, cache_ttl };
         let answer = match self.first_answer(&exchange, &mut meter, bound).await {
             Ok(answer) => answer,
             Err(refusal) => {

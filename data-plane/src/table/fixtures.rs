@@ -29,6 +29,7 @@ pub fn key(id: i64) -> Key {
         expires_at_ms: None,
         groups: vec!["default".into()],
         limits: Vec::new(),
+        cache_ttl: None,
     }
 }
 

@@ -4,11 +4,15 @@ use super::Invalid;
 use crate::pb;
 use crate::table::{AdaptiveThinking, Anthropic, CacheTtl, Codex, Options};
 
+pub(super) fn cache_ttl(word: Option<&str>) -> Result<Option<CacheTtl>, Invalid> {
+    let parse = |word| CacheTtl::parse(word).ok_or_else(|| Invalid::new("cache_ttl", "unknown"));
+    word.map(parse).transpose()
+}
+
 impl TryFrom<pb::ProviderOptions> for Options {
     type Error = Invalid;
 
     fn try_from(wire: pb::ProviderOptions) -> Result<Self, Invalid> {
-        let ttl = |word: &str| CacheTtl::parse(word).ok_or_else(|| Invalid::new("cache_ttl", "unknown"));
         let codex = wire.codex.unwrap_or_default();
         let anthropic = wire.anthropic.unwrap_or_default();
         let adaptive = |wire: pb::AdaptiveThinking| AdaptiveThinking {
@@ -21,7 +25,7 @@ impl TryFrom<pb::ProviderOptions> for Options {
             mcp_passthrough: wire.mcp_passthrough,
             mcp_passthrough_url: wire.mcp_passthrough_url,
             swap_cache_ttl_billing: wire.swap_cache_ttl_billing,
-            cache_ttl: wire.cache_ttl.as_deref().map(ttl).transpose()?,
+            cache_ttl: cache_ttl(wire.cache_ttl.as_deref())?,
             context_1m: wire.context_1m,
             codex: Codex {
                 reasoning_effort: codex.reasoning_effort,

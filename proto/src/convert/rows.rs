@@ -1,5 +1,6 @@
 //! Rows of the routing table.
 
+use super::options::cache_ttl;
 use super::{Invalid, decimal};
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::pb;
@@ -114,6 +115,7 @@ impl TryFrom<pb::Key> for Key {
             expires_at_ms: wire.expires_at_ms,
             groups: arcs(wire.groups),
             limits: all(wire.limits, "limits")?,
+            cache_ttl: cache_ttl(wire.cache_ttl.as_deref())?,
         })
     }
 }
@@ -129,6 +131,7 @@ impl From<&Key> for pb::Key {
             groups: strings(&row.groups),
             limits: row.limits.iter().map(Into::into).collect(),
             name: row.name.clone(),
+            cache_ttl: row.cache_ttl.map(|ttl| ttl.as_str().to_owned()),
         }
     }
 }

@@ -35,8 +35,14 @@ fn flags_are_added_and_taken_away() {
         let head = head.body(()).unwrap().into_parts().0;
         let sent = |dialect, kind| {
             let (route, body) = (Route { dialect, kind, tail: "/x" }, Bytes::new());
-            let exchange =
-                Exchange { head: &head, route: &route, body: &body, ask: None, inject_usage: false };
+            let exchange = Exchange {
+                head: &head,
+                route: &route,
+                body: &body,
+                ask: None,
+                inject_usage: false,
+                cache_ttl: None,
+            };
             let mut headers = HeaderMap::new();
             flags(&upstream(options.clone()), &exchange, model, &mut headers);
             headers.get(BETA).map(|value| value.to_str().unwrap().to_owned())
@@ -107,7 +113,7 @@ fn bodies_are_forced_where_they_generate() {
     for (options, kind, body, want) in cases {
         let body = Bytes::copy_from_slice(body.as_bytes());
         let ask = llm::request::parse(&body).unwrap();
-        let forced = members(&upstream(options), kind, &ask, "claude-opus-4-6");
+        let forced = members(&upstream(options), kind, None, &ask, "claude-opus-4-6");
         let edits = llm::request::Edits { forced: &forced, ..Default::default() };
         assert_eq!(llm::request::edit(&body, &ask, edits), want, "{kind:?}");
     }
@@ -116,17 +122,35 @@ fn bodies_are_forced_where_they_generate() {
 #[test]
 fn cache_writes_are_counted_as_the_provider_keeps_them() {
     let hour = Some(CacheTtl::Hour1);
-    for (cache_ttl, swap_cache_ttl_billing, told, want) in [
-        (None, false, true, (30, 7)),
-        (None, true, true, (7, 30)),
-        (Some(CacheTtl::Minutes5), false, false, (30, 7)),
-        (hour, false, true, (30, 7)),
-        (hour, false, false, (0, 37)),
-        (hour, true, false, (37, 0)),
+    for (of_key, cache_ttl, swap_cache_ttl_billing, told, want) in [
+        (None, None, false, true, (30, 7)),
+        (None, None, true, true, (7, 30)),
+        (None, Some(CacheTtl::Minutes5), false, false, (30, 7)),
+        (None, hour, false, true, (30, 7)),
+        (None, hour, false, false, (0, 37)),
+        (hour, None, false, false, (0, 37)),
+        (Some(CacheTtl::Minutes5), hour, false, false, (30, 7)),
+        (None, hour, true, false, (37, 0)),
     ] {
         let up = upstream(Options { cache_ttl, swap_cache_ttl_billing, ..Options::default() });
         let mut tokens = TokenCounts { cache_write_5m: 30, cache_write_1h: 7, ..TokenCounts::default() };
-        cache_writes(&up, &mut tokens, told);
+        cache_writes(&up, of_key, &mut tokens, told);
         assert_eq!((tokens.cache_write_5m, tokens.cache_write_1h), want);
+    }
+}
+
+#[test]
+fn the_wish_of_a_key_comes_before_the_providers() {
+    let minutes = Options { cache_ttl: Some(CacheTtl::Minutes5), ..Options::default() };
+    let body = Bytes::from_static(br#"{"cache_control":{"type":"ephemeral"}}"#);
+    let ask = llm::request::parse(&body).unwrap();
+    for (options, of_key, want) in [
+        (Options::default(), None, None),
+        (Options::default(), Some(CacheTtl::Hour1), Some("1h")),
+        (minutes.clone(), None, Some("5m")),
+        (minutes, Some(CacheTtl::Hour1), Some("1h")),
+    ] {
+        let forced = members(&upstream(options), EndpointKind::Messages, of_key, &ask, "m");
+        assert_eq!(forced, want.map(Force::CacheTtl).into_iter().collect::<Vec<_>>());
     }
 }
