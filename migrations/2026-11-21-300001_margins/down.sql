@@ -1,3 +1,4 @@
+ALTER TABLE usage_zone RENAME TO rollup_zone;
 ALTER TABLE usage_hourly RESET (fillfactor);
 ALTER TABLE usage_user_slots RESET (fillfactor);
 ALTER TABLE usage_key_days RESET (fillfactor);

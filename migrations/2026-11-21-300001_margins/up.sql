@@ -41,5 +41,23 @@ ALTER TABLE usage_key_days SET (fillfactor = 70);
 ALTER TABLE usage_user_slots SET (fillfactor = 70);
 ALTER TABLE usage_hourly SET (fillfactor = 70);
 
--- The next start counts what is there.
-UPDATE rollup_zone SET zone = '' WHERE EXISTS (SELECT FROM usage_records);
+-- What was counted so far, also of records that RETENTION_DAYS has removed since: every margin is a sum of facets.
+INSERT INTO usage_margins
+SELECT owner_id, facets.facet, facets.value, span, start,
+    endpoint LIKE '%/count\_tokens' OR endpoint LIKE '%/responses/compact', is_blocked, sum(requests),
+    coalesce(sum(requests) FILTER (WHERE status >= 400), 0), sum(input_tokens), sum(output_tokens),
+    sum(cache_read_tokens), sum(cache_write_5m_tokens), sum(cache_write_1h_tokens), sum(cost), sum(duration_ms)
+FROM usage_facets CROSS JOIN LATERAL (VALUES
+    ('all', ''),
+    ('provider', CASE WHEN provider_id <> 0 THEN provider_id::text END),
+    ('model', model),
+    ('model', CASE WHEN upstream_model <> model AND upstream_model <> '' THEN upstream_model END),
+    ('endpoint', endpoint),
+    ('status', status::text),
+    ('retries', CASE WHEN retry_count > 0 THEN retry_count::text END)) AS facets (facet, value)
+WHERE facets.value IS NOT NULL
+GROUP BY 1, 2, 3, 4, 5, 6, 7;
+
+-- A replica of before, which does not write margins, finds its table gone: its batches stay with the proxies until a
+-- new one takes them.
+ALTER TABLE rollup_zone RENAME TO usage_zone;

@@ -71,7 +71,7 @@ pub async fn add_in_tx(conn: &mut Conn, records: &[(Uuid, DateTime<Utc>)]) -> Re
     let times = || records.iter().map(|(_, at)| *at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
     diesel::sql_query(format!("SELECT pg_advisory_xact_lock_shared({LOCK})")).execute(conn).await?;
-    let zone: Zone = diesel::sql_query("SELECT zone FROM rollup_zone").get_result(conn).await?;
+    let zone: Zone = diesel::sql_query("SELECT zone FROM usage_zone").get_result(conn).await?;
     // The name comes from a Tz. Before the first start of all it is UTC's.
     let zone: Tz = zone.zone.parse().unwrap_or(Tz::UTC);
     let days: BTreeSet<DateTime<Utc>> = times().map(|at| day_of(at, zone)).collect();
@@ -93,20 +93,22 @@ pub async fn add_in_tx(conn: &mut Conn, records: &[(Uuid, DateTime<Utc>)]) -> Re
 /// Counts the days again if they were counted in another zone; says whether that was so. What the ledger no
 /// longer has keeps the days in which it was counted.
 pub async fn follow_zone(conn: &mut Conn, zone: Tz) -> Result<bool, Error> {
-    let known: Zone = diesel::sql_query("SELECT zone FROM rollup_zone").get_result(conn).await?;
+    let known: Zone = diesel::sql_query("SELECT zone FROM usage_zone").get_result(conn).await?;
     if known.zone == zone.name() {
         return Ok(false);
     }
     conn.transaction(async |conn| {
         // A big ledger takes minutes. Ingest waits for the lock within its own limits; proxies keep their records.
         diesel::sql_query("SET LOCAL statement_timeout = 0").execute(conn).await?;
+        // Another replica may be counting.
+        diesel::sql_query("SET LOCAL lock_timeout = 0").execute(conn).await?;
         diesel::sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})")).execute(conn).await?;
-        let known: Zone = diesel::sql_query("SELECT zone FROM rollup_zone").get_result(conn).await?;
+        let known: Zone = diesel::sql_query("SELECT zone FROM usage_zone").get_result(conn).await?;
         if known.zone == zone.name() {
             return Ok(false);
         }
         recount_in_tx(conn, zone).await?;
-        diesel::sql_query("UPDATE rollup_zone SET zone = $1")
+        diesel::sql_query("UPDATE usage_zone SET zone = $1")
             .bind::<Text, _>(zone.name())
             .execute(conn)
             .await?;

@@ -47,7 +47,7 @@ pub async fn write(conn: &mut Conn, records: Vec<Bytes>) -> Result<Written, Erro
     for wire in records {
         match read(&wire) {
             Ok(row) if seen.insert((row.id, row.created_at)) => {
-                wires.insert(row.id, wire);
+                wires.insert((row.id, row.created_at), wire);
                 rows.push(row);
             }
             Ok(_) => {}
@@ -55,9 +55,9 @@ pub async fn write(conn: &mut Conn, records: Vec<Bytes>) -> Result<Written, Erro
         }
     }
     let stored = store(conn, &rows).await?;
-    for (id, reason) in stored.refused {
-        let wire = wires.remove(&id).unwrap_or_default();
-        dead.push(Dead { id: Bytes::copy_from_slice(id.as_bytes()), wire, reason });
+    for (key, reason) in stored.refused {
+        let wire = wires.remove(&key).unwrap_or_default();
+        dead.push(Dead { id: Bytes::copy_from_slice(key.0.as_bytes()), wire, reason });
     }
     let letters: Vec<Letter> = dead.iter().map(letter).collect();
     dead_letters::keep(conn, &letters).await?;
@@ -83,10 +83,13 @@ fn letter(dead: &Dead) -> Letter<'_> {
     }
 }
 
+/// What makes a record one: its id, and when it began.
+type RecordKey = (Uuid, DateTime<Utc>);
+
 #[derive(Default)]
 struct Stored {
     inserted: usize,
-    refused: Vec<(Uuid, String)>,
+    refused: Vec<(RecordKey, String)>,
 }
 
 /// What Postgres takes of `rows`, and the others with the reason.
@@ -104,9 +107,11 @@ async fn store(conn: &mut Conn, rows: &[RecordRow]) -> Result<Stored, Error> {
             (Err(error), [row]) if error.is_refusal() => {
                 if !error.is_about_data() {
                     doubtful = Some(error);
-                    stored.refused.push((row.id, "the database refuses it".to_owned()));
+                    stored.refused.push(((row.id, row.created_at), "the database refuses it".to_owned()));
                 } else {
-                    stored.refused.push((row.id, "the database refuses its values".to_owned()));
+                    stored
+                        .refused
+                        .push(((row.id, row.created_at), "the database refuses its values".to_owned()));
                 }
             }
             (Err(error), _) if error.is_refusal() => {

@@ -137,14 +137,14 @@ pub trait Form: Sized {
 
 /// Declares a form: its fields with the type that the documentation shows, the canonical name, and aliases.
 /// `..name: Form` takes the fields of another form as well. Names that no field has are refused by `Ask`,
-/// except `shown [..]`: what an answer has beside the fields, so that an object may be sent back as it was shown.
+/// except those after `=>`: what an answer has beside the fields, so that an object may be sent back as it was shown.
 macro_rules! form {
     (
         $(#[$meta:meta])*
         $vis:vis struct $form:ident {
             $($(#[$doc:meta])* $field:ident: $type:ty = [$name:literal $(, $alias:literal)*] $({$($attr:tt)*})?,)*
             $(..$rest:ident: $rest_type:ty,)*
-            $(shown [$($shown:literal),* $(,)?],)?
+            $(=> [$($shown:literal),* $(,)?],)?
         }
     ) => {
         #[derive(Debug, utoipa::ToSchema)]

@@ -10,7 +10,7 @@ mod multipart;
 
 use crate::scan::{Kind, Member, Members, ScanError, string_value};
 pub use edit::{Edits, edit, with_include_usage, with_model};
-pub use force::Force;
+pub use force::{Force, MIN_THINKING};
 pub use multipart::multipart_model;
 use std::borrow::Cow;
 use std::ops::Range;

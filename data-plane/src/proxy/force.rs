@@ -10,7 +10,7 @@ use contract::table::{Anthropic, CacheTtl, Codex, Options};
 use contract::usage::{Dialect, TokenCounts};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use llm::EndpointKind;
-use llm::request::{Ask, Force};
+use llm::request::{Ask, Force, MIN_THINKING};
 use serde_json::Value;
 
 const BETA: HeaderName = HeaderName::from_static("anthropic-beta");
@@ -21,9 +21,6 @@ const CONTEXT_1M_OF_ANY_DATE: &str = "context-1m-";
 const CONTEXT_1M_MODELS: [&str; 3] = ["claude-sonnet-4", "claude-opus-4-6", "claude-opus-4-7"];
 /// Anthropic's flag for what is cached for an hour.
 const CACHE_1H: &str = "extended-cache-ttl-2025-04-11";
-/// The smallest budget that Anthropic takes.
-const MIN_THINKING: u64 = 1024;
-
 /// What the body of a request to this provider must say, `model` being the one that it is asked for and `of_key` the
 /// wish of the caller's key.
 pub fn members(
@@ -66,14 +63,17 @@ fn anthropic(options: &Options, ask: &Ask<'_>, model: &str) -> Vec<Force> {
     if let Some(adaptive) = adaptive {
         forced.push(Force::Member("thinking", r#"{"type":"adaptive"}"#.to_owned()));
         forced.push(Force::Inside("output_config", vec![("effort", json(&adaptive.effort))]));
-    } else if let Some(budget) = thinking_budget {
-        // It must stay below what may be said at all.
-        let most = max_tokens.map(u64::from).or(ask.max_output).unwrap_or(u64::MAX);
-        let budget = u64::from(*budget).min(most.saturating_sub(1));
-        if budget >= MIN_THINKING {
+        return forced;
+    }
+    // It must stay below what may be said at all.
+    let most = max_tokens.map(u64::from).or(ask.max_output).unwrap_or(u64::MAX);
+    let budget = thinking_budget.map(|budget| u64::from(budget).min(most.saturating_sub(1)));
+    match budget.filter(|budget| *budget >= MIN_THINKING) {
+        Some(budget) => {
             let parts = vec![("type", json("enabled")), ("budget_tokens", budget.to_string())];
             forced.push(Force::Inside("thinking", parts));
         }
+        None => forced.extend(max_tokens.map(|most| Force::ThinkingBelow(most.into()))),
     }
     forced
 }

@@ -80,7 +80,7 @@ impl Client {
         request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
-        let Some(resting) = self.pool.take(&up.lane) else {
+        let Some(resting) = self.pool.take(self.connector.lane(up)) else {
             return Box::pin(self.sent_afresh(up, request, head_timeout)).await;
         };
         let began = Instant::now();

@@ -93,16 +93,24 @@ pub(super) struct Connector {
     tls: Tls,
     names_ttl: Duration,
     names: RefCell<HashMap<Rc<str>, (Instant, Addresses)>>,
+    /// When a proxy that may be passed by failed last, by its origin; as many as are configured.
+    failed: RefCell<HashMap<Rc<str>, Instant>>,
 }
+
+/// How long a proxy that failed and may be passed by is: otherwise every request would wait for it anew.
+const PASS_BY: Duration = Duration::from_secs(15);
 
 impl Connector {
     pub(super) fn new(tls: Tls, names_ttl: Duration) -> Self {
-        Self { tls, names_ttl, names: RefCell::default() }
+        Self { tls, names_ttl, names: RefCell::default(), failed: RefCell::default() }
     }
 
     /// A fresh connection. Cancel-safe: dropping the future closes what was opened.
     pub(super) async fn connect(&self, up: &Upstream, within: Duration) -> Result<Connection, Failure> {
-        let Some(proxy) = &up.proxy else { return self.directly(&up.base, within).await };
+        let proxy = match &up.proxy {
+            Some(proxy) if !self.is_passed_by(proxy) => proxy,
+            _ => return self.directly(&up.base, within).await,
+        };
         let began = Instant::now();
         // The direct way needs its share of the time.
         let share = if proxy.fallback { within / 2 } else { within };
@@ -115,10 +123,24 @@ impl Connector {
             Ok(pipe) => Ok(Connection { lane: (&*up.lane).into(), io: Io::Tunnel(pipe) }),
             Err(failure) if proxy.fallback => {
                 tracing::warn!(provider_id = %up.row.id, %failure, "connecting directly: the provider's proxy fails");
+                self.failed.borrow_mut().insert(origin(&proxy.url).into(), Instant::now());
                 self.directly(&up.base, within.saturating_sub(began.elapsed())).await
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Where connections to it rest, as things stand: see [`Upstream::lane`].
+    pub(super) fn lane<'a>(&self, up: &'a Upstream) -> &'a str {
+        match &up.proxy {
+            Some(proxy) if self.is_passed_by(proxy) => origin(&up.base),
+            _ => &up.lane,
+        }
+    }
+
+    fn is_passed_by(&self, proxy: &Proxy) -> bool {
+        let failed = || self.failed.borrow().get(origin(&proxy.url)).is_some_and(|at| at.elapsed() < PASS_BY);
+        proxy.fallback && failed()
     }
 
     async fn directly(&self, base: &Url, within: Duration) -> Result<Connection, Failure> {

@@ -20,7 +20,8 @@ const RELAY_MARKS: &[&str] =
     &["proxy", "relay", "gateway", "router", "worker", "openrouter", "api2d", "oaipro"];
 
 /// The request for `up`: the caller's method, query and headers, the route's path, and `body`, which is
-/// decompressed and final. `ours` are headers of this proxy, which replace the caller's; an empty one takes it away.
+/// decompressed and final. `ours` are headers of this proxy, which replace the caller's; an empty one takes it away. The
+/// provider's own headers replace both.
 pub fn request(
     up: &Upstream,
     route: &Route<'_>,

@@ -129,7 +129,7 @@ pub async fn run() -> Result<()> {
     }
     eprintln!("{RECORDS} records in {:.0} s", began.elapsed().as_secs_f64());
     // Days that were never counted: the start of the control plane counts them.
-    fleet.sql("UPDATE rollup_zone SET zone = ''")?;
+    fleet.sql("UPDATE usage_zone SET zone = ''")?;
     let began = Instant::now();
     restart(&mut fleet).await?;
     eprintln!("sums counted in {:.0} s", began.elapsed().as_secs_f64());

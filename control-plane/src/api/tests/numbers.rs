@@ -449,3 +449,25 @@ async fn what_is_used_of_limits() {
     );
     assert_eq!(api.refused("users/getUserLimitUsage", "{}").await, code(400, "REQUIRED_FIELD"));
 }
+
+#[actix_web::test]
+async fn an_upgrade_finds_the_margins_in_the_facets() {
+    let api = Api::in_zone(chrono_tz::Europe::Berlin).await;
+    let mut rng = StdRng::seed_from_u64(11);
+    let first: DateTime<Utc> = "2026-10-22T20:00:00Z".parse().unwrap();
+    let one = |at| record(&mut rng, first + TimeDelta::minutes(at * 7));
+    write(&api, (0_i64..500).map(one).collect()).await;
+    let migration = include_str!("../../../../migrations/2026-11-21-300001_margins/up.sql");
+    let fill = &migration[migration.find("INSERT INTO usage_margins").unwrap()..];
+    let fill = &fill[..fill.find(';').unwrap()];
+    let mut conn = api.state.pool.write().await.unwrap();
+    for statement in
+        ["CREATE TEMP TABLE written AS SELECT * FROM usage_margins", "DELETE FROM usage_margins", fill]
+    {
+        diesel::sql_query(statement).execute(&mut conn).await.unwrap();
+    }
+    let differ = "SELECT count(*) AS requests, 0::bigint AS failed, 0::bigint AS input, 0::bigint AS duration, 0::numeric AS cost \
+        FROM ((TABLE written EXCEPT TABLE usage_margins) UNION ALL (TABLE usage_margins EXCEPT TABLE written)) AS odd";
+    let differ: Truth = diesel::sql_query(differ).get_result(&mut conn).await.unwrap();
+    assert_eq!(differ.requests, 0);
+}

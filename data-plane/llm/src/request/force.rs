@@ -13,6 +13,9 @@ pub enum Force {
     Member(&'static str, String),
     /// Members of a member, which becomes an object where it is none.
     Inside(&'static str, Vec<(&'static str, String)>),
+    /// The caller's own thinking budget stays below so many tokens; one that would be too small for any upstream is no
+    /// thinking at all.
+    ThinkingBelow(u64),
     /// Whether a tool of this type is among `tools`.
     Tool(&'static str, bool),
     /// How long is kept what the caller marked to be cached (`cache_control`). Nothing else is marked.
@@ -40,6 +43,7 @@ impl Force {
         match self {
             Self::Member(name, _) | Self::Inside(name, _) => Some(name.as_bytes()),
             Self::Tool(..) => Some(b"tools"),
+            Self::ThinkingBelow(_) => Some(b"thinking"),
             Self::CacheTtl(_) => None,
         }
     }
@@ -50,7 +54,7 @@ impl Force {
             Self::Member(name, value) => Some(format!("\"{name}\":{value}")),
             Self::Inside(name, parts) => Some(format!("\"{name}\":{}", object(parts))),
             Self::Tool(kind, true) => Some(format!("\"tools\":[{}]", tool(kind))),
-            Self::Tool(_, false) | Self::CacheTtl(_) => None,
+            Self::Tool(_, false) | Self::CacheTtl(_) | Self::ThinkingBelow(_) => None,
         }
     }
 
@@ -58,7 +62,15 @@ impl Force {
         let text = &body[..member.value.end];
         match self {
             Self::CacheTtl(ttl) => cached(text, member, ttl, splices),
+            // What is taken out cannot be chosen.
+            Self::Tool(kind, false) if &*member.name == b"tool_choice" => {
+                let named = format!("\"{kind}\"");
+                if memchr::memmem::find(&text[member.value.start..], named.as_bytes()).is_some() {
+                    splices.push(put(member.value.clone(), "\"auto\""));
+                }
+            }
             _ if self.name() != Some(&*member.name) => {}
+            Self::ThinkingBelow(most) => splices.extend(below(text, member, *most)),
             Self::Member(_, value) => splices.push(put(member.value.clone(), value)),
             Self::Inside(_, parts) if member.kind == Kind::Object => {
                 inside(text, member.value.start, parts, splices);
@@ -80,6 +92,19 @@ fn object(parts: &[(&str, String)]) -> String {
 
 fn tool(kind: &str) -> String {
     format!("{{\"type\":\"{kind}\"}}")
+}
+
+/// The smallest thinking budget that Anthropic takes.
+pub const MIN_THINKING: u64 = 1024;
+
+fn below(text: &[u8], member: &Member<'_>, most: u64) -> Option<Splice> {
+    let budget = find(text, member.value.start, b"budget_tokens").filter(|_| member.kind == Kind::Object)?;
+    let asked: u64 = std::str::from_utf8(&text[budget.value.clone()]).ok()?.trim().parse().ok()?;
+    match asked < most {
+        true => None,
+        false if most > MIN_THINKING => Some(put(budget.value, &(most - 1).to_string())),
+        false => Some(put(member.value.clone(), r#"{"type":"disabled"}"#)),
+    }
 }
 
 /// Sets members of the object at `start`.
@@ -148,14 +173,15 @@ fn find<'a>(text: &'a [u8], start: usize, name: &[u8]) -> Option<Member<'a>> {
 fn cached(text: &[u8], member: &Member<'_>, ttl: &str, splices: &mut Vec<Splice>) {
     match &*member.name {
         b"cache_control" => keep_for(text, member, ttl, splices),
-        b"system" | b"tools" => blocks(text, member, ttl, splices),
+        b"system" | b"tools" => blocks(text, member, ttl, (splices, false)),
         b"messages" if member.kind == Kind::Array => {
             let mut messages = Elements::new(text, member.value.start);
             while let Some((message, kind)) = messages.next() {
                 if kind == Kind::Object
                     && let Some(content) = find(&text[..message.end], message.start, b"content")
                 {
-                    blocks(&text[..content.value.end], &content, ttl, splices);
+                    // What a tool answered is blocks in a block.
+                    blocks(&text[..content.value.end], &content, ttl, (splices, true));
                 }
             }
         }
@@ -163,16 +189,21 @@ fn cached(text: &[u8], member: &Member<'_>, ttl: &str, splices: &mut Vec<Splice>
     }
 }
 
-fn blocks(text: &[u8], list: &Member<'_>, ttl: &str, splices: &mut Vec<Splice>) {
+fn blocks(text: &[u8], list: &Member<'_>, ttl: &str, (splices, deeper): (&mut Vec<Splice>, bool)) {
     if list.kind != Kind::Array {
         return;
     }
     let mut blocks = Elements::new(text, list.value.start);
     while let Some((block, kind)) = blocks.next() {
-        if kind == Kind::Object
-            && let Some(mark) = find(&text[..block.end], block.start, b"cache_control")
-        {
+        if kind != Kind::Object {
+            continue;
+        }
+        let within = &text[..block.end];
+        if let Some(mark) = find(within, block.start, b"cache_control") {
             keep_for(&text[..mark.value.end], &mark, ttl, splices);
+        }
+        if deeper && let Some(content) = find(within, block.start, b"content") {
+            self::blocks(&text[..content.value.end], &content, ttl, (&mut *splices, false));
         }
     }
 }

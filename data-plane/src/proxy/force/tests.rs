@@ -94,6 +94,25 @@ fn bodies_are_forced_where_they_generate() {
             r#"{"max_tokens":1024}"#,
             r#"{"max_tokens":1024}"#,
         ),
+        // The caller's own thinking stays below a forced maximum.
+        (
+            thinks(anthropic(Some(8000), None, None)),
+            EndpointKind::Messages,
+            r#"{"max_tokens":32000,"thinking":{"type":"enabled","budget_tokens":31999}}"#,
+            r#"{"max_tokens":8000,"thinking":{"type":"enabled","budget_tokens":7999}}"#,
+        ),
+        (
+            thinks(anthropic(Some(8000), None, None)),
+            EndpointKind::Messages,
+            r#"{"max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            r#"{"max_tokens":8000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+        ),
+        (
+            thinks(anthropic(Some(1000), Some(2000), None)),
+            EndpointKind::Messages,
+            r#"{"max_tokens":9000,"thinking":{"type":"enabled","budget_tokens":4000}}"#,
+            r#"{"max_tokens":1000,"thinking":{"type":"disabled"}}"#,
+        ),
         (
             thinks(anthropic(None, Some(2000), Some(Some("claude-opus-4")))),
             EndpointKind::Messages,
@@ -107,6 +126,15 @@ fn bodies_are_forced_where_they_generate() {
             EndpointKind::Responses,
             r#"{"reasoning":{"effort":"low","summary":"auto"},"tools":[{"type":"image_generation"}],"service_tier":"auto"}"#,
             r#"{"text":{"verbosity":"low"},"parallel_tool_calls":false,"reasoning":{"effort":"high","summary":"auto"},"tools":[],"service_tier":"flex"}"#,
+        ),
+        (
+            Options {
+                codex: Codex { image_generation: Some(false), ..Codex::default() },
+                ..Options::default()
+            },
+            EndpointKind::Responses,
+            r#"{"tool_choice":{"type":"image_generation"},"tools":[{"type":"image_generation"},{"type":"x"}]}"#,
+            r#"{"tool_choice":"auto","tools":[{"type":"x"}]}"#,
         ),
         (Options { codex, ..Options::default() }, EndpointKind::ResponsesCompact, "{}", "{}"),
     ];

@@ -173,8 +173,9 @@ async fn ways_to_one_host_do_not_mix() {
             (&two, true, 3),
             // What is made directly instead never stands in for the proxy later, but is as direct as any other.
             (&fallen, false, 4),
-            (&fallen, false, 5),
-            (&direct, true, 5),
+            // It is not asked again for a while.
+            (&fallen, true, 4),
+            (&direct, true, 4),
         ] {
             let response = client.send(up, post("{}"), PATIENCE).await.unwrap();
             assert_eq!(response.body().reused(), reused, "{}", up.lane);

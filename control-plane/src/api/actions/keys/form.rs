@@ -26,7 +26,7 @@ form! {
         /// `inherit`, `5m` or `1h`.
         cache_ttl_preference: Option<String> = ["cacheTtlPreference"] {pattern = "^(inherit|5m|1h)$"},
         ..limits: LimitFields,
-        shown ["id", "userId", "key", "maskedKey", "canReveal", "canCopy", "status", "createdAt", "updatedAt",
+        => ["id", "userId", "key", "generatedKey", "maskedKey", "canReveal", "canCopy", "status", "createdAt", "updatedAt",
             "createdAtFormatted", "todayUsage", "todayCallCount", "todayTokens", "lastUsedAt", "lastProviderName", "modelStats",
         ],
     }

@@ -58,6 +58,13 @@ form! {
         webhook_url: Option<String> = ["webhookUrl"] {max_length = 2048},
         /// Switches the three: those in the list on, the others off.
         enabled_events: Option<Vec<String>> = ["enabledEvents"] {max_items = 10},
+        // Of the alert that cannot be switched on; forms that are saved whole have them.
+        => ["cacheHitRateAlertWebhook", "cacheHitRateAlertWindowMode", "cacheHitRateAlertCheckInterval",
+            "cacheHitRateAlertHistoricalLookbackDays", "cacheHitRateAlertLookbackDays",
+            "cacheHitRateAlertMinEligibleRequests", "cacheHitRateAlertMinEligibleTokens", "cacheHitRateAlertAbsMin",
+            "cacheHitRateAlertDropRel", "cacheHitRateAlertDropAbs", "cacheHitRateAlertCooldownMinutes",
+            "cacheHitRateAlertTopN", "id", "createdAt", "updatedAt",
+        ],
     }
 }
 

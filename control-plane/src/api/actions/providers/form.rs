@@ -68,7 +68,7 @@ form! {
         custom_headers: Option<Object> = ["customHeaders"],
         ..limits: LimitFields,
         ..extras: Extras,
-        shown ["id", "maskedKey", "disabledReason", "level", "totalCostResetAt", "createdAt", "updatedAt", "providerVendorId",
+        => ["id", "maskedKey", "disabledReason", "level", "totalCostResetAt", "createdAt", "updatedAt", "providerVendorId",
             "todayTotalCostUsd", "todayCallCount", "lastCallTime", "lastCallModel",
         ],
     }

@@ -28,6 +28,7 @@ form! {
         description: Option<String> = ["description"] {max_length = 500},
         /// Words that are switched off do not hold.
         is_enabled: Option<bool> = ["isEnabled", "enabled"] {example = false},
+        => ["createdAt", "updatedAt"],
     }
 }
 

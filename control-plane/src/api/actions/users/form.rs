@@ -37,7 +37,7 @@ form! {
         /// Models; empty is all.
         allowed_models: Option<Vec<String>> = ["allowedModels"] {max_items = 50},
         ..limits: LimitFields,
-        shown ["id", "role", "keys", "user", "defaultKey", "costResetAt", "createdAt", "updatedAt"],
+        => ["id", "role", "keys", "user", "defaultKey", "costResetAt", "createdAt", "updatedAt"],
     }
 }
 

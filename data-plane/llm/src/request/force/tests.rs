@@ -66,7 +66,7 @@ fn only_what_is_marked_is_kept_for_that_long() {
             r#"{{"cache_control":{mark},"system":[{{"type":"text","text":"\"cache_control\":{{","cache_control":{mark}}},{{"text":"x"}}],
  "tools":[{{"name":"t","input_schema":{{"cache_control":{other}}},"cache_control":{mark}}}],
  "messages":[{{"role":"user","content":"plain"}},{{"role":"user","content":[{{"text":"a","cache_control":{mark}}},
-  {{"text":"b","cache_control":{other}}},5]}}],"metadata":{{"cache_control":{other}}},"model":"m"}}"#
+  {{"text":"b","cache_control":{other}}},5,{{"type":"tool_result","content":[{{"text":"c","cache_control":{mark}}}]}}]}}],"metadata":{{"cache_control":{other}}},"model":"m"}}"#
         )
     };
     let persistent = r#"{"type":"persistent"}"#;
