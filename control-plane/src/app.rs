@@ -243,6 +243,8 @@ fn serve_admin(
     let state = Data::from(state);
     let server = HttpServer::new(move || App::new().app_data(state.clone()).configure(api::configure))
         .workers(config.listen.workers)
+        .client_request_timeout(config.listen.headers_timeout)
+        .keep_alive(config.listen.keep_alive)
         .shutdown_timeout(config.shutdown.as_secs())
         .disable_signals()
         .listen(at.socket)

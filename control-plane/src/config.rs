@@ -123,6 +123,12 @@ pub struct Listen {
     pub ops: SocketAddr,
     /// `HTTP_WORKERS`: threads that serve the admin APIs.
     pub workers: usize,
+    /// `HEADERS_TIMEOUT_MS`: how long a new connection may take to send its first request's headers. Browsers and pools
+    /// open connections ahead of their need, and take the 408 of an unused one for the answer to their next request.
+    pub headers_timeout: Duration,
+    /// `KEEP_ALIVE_MS`: how long a connection may rest between requests; longer than the 60 s of usual load balancers,
+    /// which would otherwise send a request into a closing connection.
+    pub keep_alive: Duration,
 }
 
 /// TLS of the gRPC port.
@@ -323,6 +329,8 @@ fn listen(env: &Env<'_>) -> Result<Listen, Invalid> {
         grpc_tls: grpc_tls(env)?,
         ops: env.parsed("OPS_ADDR", "0.0.0.0:23002", address)?,
         workers: env.count("HTTP_WORKERS", 2)?,
+        headers_timeout: env.millis("HEADERS_TIMEOUT_MS", 60_000)?,
+        keep_alive: env.millis("KEEP_ALIVE_MS", 75_000)?,
     })
 }
 
