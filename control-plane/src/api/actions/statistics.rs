@@ -16,6 +16,9 @@ use chrono::Utc;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use utoipa::openapi::schema::{AnyOfBuilder, ObjectBuilder, Schema, Type};
+use utoipa::openapi::{KnownFormat, RefOr, SchemaFormat};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Series of their own; what costs less is one series together, so that the answer stays bounded and its sum exact.
 const SERIES: i64 = 100;
@@ -64,18 +67,34 @@ pub struct Point {
     date: String,
     /// `<dataKey>_cost` (USD, a decimal text) and `<dataKey>_calls` of every series.
     #[serde(flatten)]
-    values: BTreeMap<String, Number>,
+    values: BTreeMap<String, PointValue>,
 }
 
 /// A number of a point.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Number {
+pub enum PointValue {
     /// USD.
     Cost(String),
     /// Requests.
     Calls(i64),
 }
+
+// By hand: of a `oneOf` of plain types the generator of Go clients makes models named after the types, and warns.
+impl PartialSchema for PointValue {
+    fn schema() -> RefOr<Schema> {
+        let plain = |of: Type, what| ObjectBuilder::new().schema_type(of).description(Some(what));
+        AnyOfBuilder::new()
+            .description(Some("A number of a point."))
+            .item(plain(Type::String, "USD."))
+            .item(
+                plain(Type::Integer, "Requests.").format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64))),
+            )
+            .into()
+    }
+}
+
+impl ToSchema for PointValue {}
 
 /// A series.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
@@ -204,13 +223,13 @@ impl SeriesView {
 fn points(chart: &Chart, series: &[SeriesView], cells: Vec<Cell>) -> Vec<Point> {
     let keys: HashMap<i64, &str> =
         series.iter().map(|series| (series.id, series.data_key.as_str())).collect();
-    let empty: BTreeMap<String, Number> = series
+    let empty: BTreeMap<String, PointValue> = series
         .iter()
         .flat_map(|series| {
             let key = &series.data_key;
             [
-                (format!("{key}_cost"), Number::Cost("0".to_owned())),
-                (format!("{key}_calls"), Number::Calls(0)),
+                (format!("{key}_cost"), PointValue::Cost("0".to_owned())),
+                (format!("{key}_calls"), PointValue::Calls(0)),
             ]
         })
         .collect();
@@ -221,8 +240,8 @@ fn points(chart: &Chart, series: &[SeriesView], cells: Vec<Cell>) -> Vec<Point> 
         let (Some(point), Some(key)) = (at.and_then(|at| points.get_mut(at)), keys.get(&cell.id)) else {
             continue;
         };
-        point.values.insert(format!("{key}_cost"), Number::Cost(amount::plain(&cell.cost)));
-        point.values.insert(format!("{key}_calls"), Number::Calls(cell.requests));
+        point.values.insert(format!("{key}_cost"), PointValue::Cost(amount::plain(&cell.cost)));
+        point.values.insert(format!("{key}_calls"), PointValue::Calls(cell.requests));
     }
     points
 }
