@@ -2,9 +2,11 @@
 //!
 //! Every wait and every bound of the process has its name here. Never logs a value.
 
+mod database_tls;
 mod outbound;
 mod read;
 
+pub use database_tls::DatabaseTls;
 pub use outbound::{Allowed, Notify, Outbound};
 pub use read::{Invalid, Secret};
 
@@ -64,6 +66,8 @@ pub struct Database {
     pub start_wait: Duration,
     /// Limits of each connection.
     pub timeouts: DatabaseTimeouts,
+    /// Whom connections with `sslmode=require` trust.
+    pub tls: DatabaseTls,
 }
 
 impl Database {
@@ -304,6 +308,7 @@ fn database(env: &Env<'_>) -> Result<Database, Invalid> {
             lock: env.millis("DATABASE_LOCK_TIMEOUT_MS", 5_000)?,
             idle_in_transaction: env.millis("DATABASE_IDLE_IN_TRANSACTION_MS", 20_000)?,
         },
+        tls: DatabaseTls::read(env)?,
     })
 }
 

@@ -4,11 +4,12 @@ use crate::client::{Admin, Caller};
 use crate::postgres::{self, Database};
 use crate::process::{Process, free_port, program};
 use crate::redis::Redis;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// The admin token of every test fleet.
@@ -185,7 +186,7 @@ impl Fleet {
         command.envs(self.plan.control_env.iter().map(|(name, value)| (name, value)));
         self.control = Some(Process::start("control-plane", command, Some(&self.log("control")))?);
         let url = format!("{}/readyz", self.control_ops_url());
-        ready(&url).await.with_context(|| self.logs())
+        ready(&url, self.control.as_mut()).await.with_context(|| self.logs())
     }
 
     /// Starts a proxy (again) on its volume and waits until it is ready.
@@ -217,7 +218,7 @@ impl Fleet {
         command.envs(self.plan.proxy_env.iter().map(|(name, value)| (name, value)));
         proxy.process = Some(Process::start(&proxy.name, command, Some(&log))?);
         let url = format!("{}/readyz", proxy.ops_url());
-        ready(&url).await.with_context(|| self.logs())
+        ready(&url, proxy.process.as_mut()).await.with_context(|| self.logs())
     }
 
     /// SIGTERM to a proxy, then its end within `patience`: the exit code, or `None` if it had to be killed.
@@ -372,10 +373,13 @@ fn migrate(control: &Path, url: &str) -> Result<()> {
     Ok(())
 }
 
-async fn ready(url: &str) -> Result<()> {
+async fn ready(url: &str, process: Option<&mut Process>) -> Result<()> {
     let http = crate::client::http();
-    let waited = crate::eventually(START_PATIENCE, || async {
-        http.get(url).send().await.is_ok_and(|answer| answer.status().is_success())
-    });
-    waited.await.with_context(|| format!("{url} did not become ready"))
+    let process = Mutex::new(process.context("no process")?);
+    let runs = || process.lock().is_ok_and(|mut process| process.is_running());
+    let answers = || async { http.get(url).send().await.is_ok_and(|answer| answer.status().is_success()) };
+    let waited = crate::eventually(START_PATIENCE, || async { answers().await || !runs() });
+    waited.await.with_context(|| format!("{url} did not become ready"))?;
+    ensure!(runs(), "the process ended");
+    Ok(())
 }

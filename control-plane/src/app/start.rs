@@ -43,7 +43,7 @@ async fn patiently(database: &Database) -> Result<Conn, db::Error> {
     let end = Instant::now() + database.start_wait;
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match connect(database.direct_url.expose(), database.timeouts).await {
+        let error = match connect(database.direct_url.expose(), database.timeouts, &database.tls).await {
             Ok(conn) => return Ok(conn),
             Err(error) => error,
         };

@@ -32,6 +32,10 @@ fn a_wrong_value_names_its_variable() {
     let cases = [
         ("DATABASE_URL", ""),
         ("DATABASE_URL", "mysql://x"),
+        ("DATABASE_URL", "postgres://u:canary@host/db?sslrootcert=a"),
+        ("DATABASE_URL", "postgres://u:canary@host:port/db"),
+        ("DATABASE_CA_FILE", "/nowhere"),
+        ("DATABASE_CA_FILE", "/dev/null"),
         ("ADMIN_TOKEN", " "),
         ("ADMIN_TOKEN", "change-me"),
         ("CONTROL_TOKEN", ""),

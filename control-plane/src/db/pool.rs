@@ -10,9 +10,12 @@ use diesel_async::pooled_connection::deadpool::{self, Hook, HookError, Object};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod};
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
 use futures_util::FutureExt;
+use std::str::FromStr;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What queries run on.
 pub type Conn = AsyncPgConnection;
@@ -36,14 +39,14 @@ impl std::fmt::Debug for Pool {
 impl Pool {
     /// A pool that connects lazily, on `main`, which must outlive it.
     pub fn new(settings: &config::Database, main: Handle) -> Self {
-        let limits = settings.timeouts;
+        let (limits, tls) = (settings.timeouts, settings.tls.clone());
         let mut config = ManagerConfig::default();
         // Whether the last transaction ended and the socket is open is known without a round trip.
         config.recycling_method = RecyclingMethod::Fast;
         config.custom_setup = Box::new(move |url| {
-            let (url, main) = (url.to_owned(), main.clone());
+            let (url, main, tls) = (url.to_owned(), main.clone(), tls.clone());
             async move {
-                let opened = main.spawn(async move { connect(&url, limits).await });
+                let opened = main.spawn(async move { connect(&url, limits, &tls).await });
                 opened.await.map_err(|gone| ConnectionError::BadConnection(gone.to_string()))?
             }
             .boxed()
@@ -93,13 +96,31 @@ impl Pool {
 }
 
 /// One connection outside the pool, with the same limits; for migrations and LISTEN.
-pub async fn connect(url: &str, limits: config::DatabaseTimeouts) -> Result<Conn, ConnectionError> {
+pub async fn connect(
+    url: &str,
+    limits: config::DatabaseTimeouts,
+    tls: &config::DatabaseTls,
+) -> Result<Conn, ConnectionError> {
     let late = || ConnectionError::BadConnection("no connection in time".to_owned());
-    timeout(limits.connect, establish(url, limits)).await.map_err(|_| late())?
+    timeout(limits.connect, establish(url, limits, tls)).await.map_err(|_| late())?
 }
 
-async fn establish(url: &str, limits: config::DatabaseTimeouts) -> Result<Conn, ConnectionError> {
-    let mut conn = AsyncPgConnection::establish(url).await?;
+async fn establish(
+    url: &str,
+    limits: config::DatabaseTimeouts,
+    tls: &config::DatabaseTls,
+) -> Result<Conn, ConnectionError> {
+    let bad = |error: tokio_postgres::Error| ConnectionError::BadConnection(explain(&error));
+    let settings = tokio_postgres::Config::from_str(url).map_err(bad)?;
+    let mut conn = match settings.get_ssl_mode() {
+        SslMode::Require => {
+            let tls = MakeRustlsConnect::new(tls.client());
+            let (client, connection) = settings.connect(tls).await.map_err(bad)?;
+            AsyncPgConnection::try_from_client_and_connection(client, connection).await?
+        }
+        // Most servers of one machine have a certificate that nobody signed: who wants TLS says so.
+        _ => AsyncPgConnection::establish(url).await?,
+    };
     // Hours are hours of UTC, whatever the server calls home. Dropping a future does not stop its query; the limits do.
     let settings = format!(
         "SET TIME ZONE 'UTC'; SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}",
@@ -109,4 +130,10 @@ async fn establish(url: &str, limits: config::DatabaseTimeouts) -> Result<Conn, 
     );
     conn.batch_execute(&settings).await.map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
+}
+
+/// The error with its causes: that of a refused certificate says only "error performing TLS handshake".
+fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

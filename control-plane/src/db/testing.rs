@@ -4,7 +4,7 @@
 use super::Pool;
 use super::migrations;
 use super::pool::connect;
-use crate::config::{Database, DatabaseTimeouts, Secret};
+use crate::config::{Database, DatabaseTimeouts, DatabaseTls, Secret};
 use diesel_async::RunQueryDsl;
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
@@ -25,7 +25,8 @@ pub async fn database() -> Pool {
 pub async fn settings() -> Database {
     let template = tokio::task::spawn_blocking(cluster).await.expect("start Postgres");
     let name = format!("t_{}", uuid::Uuid::new_v4().simple());
-    let mut admin = connect(&url(&template.dir, "postgres"), LIMITS).await.expect("connect");
+    let mut admin =
+        connect(&url(&template.dir, "postgres"), LIMITS, &DatabaseTls::default()).await.expect("connect");
     let clone = format!("CREATE DATABASE {name} TEMPLATE {}", template.name);
     diesel::sql_query(clone).execute(&mut admin).await.expect("clone the template");
     on(&template.dir, &name)
@@ -53,6 +54,7 @@ fn on(dir: &Path, name: &str) -> Database {
         start_wait: Duration::from_secs(10),
         max_lifetime: Duration::from_secs(600),
         timeouts: LIMITS,
+        tls: DatabaseTls::default(),
     }
 }
 
@@ -152,7 +154,8 @@ fn watch(dir: &Path) {
 fn make_template(dir: &Path, name: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     runtime.block_on(async {
-        let mut admin = connect(&url(dir, "postgres"), LIMITS).await.expect("connect");
+        let mut admin =
+            connect(&url(dir, "postgres"), LIMITS, &DatabaseTls::default()).await.expect("connect");
         let exists = format!("SELECT 1 FROM pg_database WHERE datname = '{name}' AND datistemplate");
         if diesel::sql_query(exists).execute(&mut admin).await.expect("look") > 0 {
             return;
@@ -162,7 +165,7 @@ fn make_template(dir: &Path, name: &str) {
         };
         run(&mut admin, format!("DROP DATABASE IF EXISTS {name}")).await;
         run(&mut admin, format!("CREATE DATABASE {name}")).await;
-        let conn = connect(&url(dir, name), LIMITS).await.expect("connect");
+        let conn = connect(&url(dir, name), LIMITS, &DatabaseTls::default()).await.expect("connect");
         migrations::run_pending(conn).await.expect("migrate");
         run(&mut admin, format!("ALTER DATABASE {name} IS_TEMPLATE true")).await;
     });

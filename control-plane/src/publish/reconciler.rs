@@ -187,7 +187,7 @@ pub async fn listen(
 }
 
 async fn listen_once(database: &config::Database, wake: &Wake) -> Result<(), Error> {
-    let mut conn = connect(database.direct_url.expose(), database.timeouts).await?;
+    let mut conn = connect(database.direct_url.expose(), database.timeouts, &database.tls).await?;
     diesel::sql_query(format!("LISTEN {CHANNEL}")).execute(&mut conn).await?;
     // What was committed while nobody listened.
     wake.wake();

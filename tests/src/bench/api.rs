@@ -27,6 +27,8 @@ const TARGET_MS: f64 = 50.0;
 const LOGS: &str = "usage-logs/getUsageLogs";
 const CHART: &str = "statistics/getUserStatistics";
 const OVERVIEW: &str = "overview/getOverviewData";
+/// Every user with every key and what it used today is one answer of many megabytes, which is measured but not promised.
+const ALL_USERS: &str = "all users, 20,000 keys";
 
 /// What is asked: a name, the action, its body.
 fn questions() -> Vec<(&'static str, &'static str, Value)> {
@@ -62,6 +64,12 @@ fn questions() -> Vec<(&'static str, &'static str, Value)> {
         ("limits of a user", "users/getUserLimitUsage", json!({"userId": 77})),
         ("limits of a key", "keys/getKeyLimitUsage", json!({"keyId": 777})),
         ("limits of a provider", "providers/getProviderLimitUsage", json!({"providerId": 3})),
+        ("a page of users", "users/getUsers", json!({"page": 7, "limit": 50})),
+        ("users by a part of the name", "users/getUsers", json!({"searchTerm": "user 7", "limit": 50})),
+        ("keys of a user", "keys/getKeys", json!({"userId": 77})),
+        ("providers", "providers/getProviders", json!({})),
+        ("prices, page 2", "model-prices/getModelPricesPaginated", json!({"page": 2, "pageSize": 50})),
+        (ALL_USERS, "users/getUsers", json!({})),
     ]
 }
 
@@ -150,7 +158,7 @@ pub async fn run() -> Result<()> {
         }
         times.sort_unstable();
         let (p50, p95) = (quantile(&times, 0.5) / 1e3, quantile(&times, 0.95) / 1e3);
-        let verdict = if p95 < TARGET_MS { "" } else { "  MISSED" };
+        let verdict = if p95 < TARGET_MS || name == ALL_USERS { "" } else { "  MISSED" };
         println!("{action:<32} {name:<30} {p50:>9.1} {p95:>9.1}{verdict}");
     }
     plans(&mut fleet).await

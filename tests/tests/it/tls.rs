@@ -1,10 +1,16 @@
-//! The wire between the planes under TLS, with certificates on both sides.
+//! The wire between the planes under TLS, with certificates on both sides, and that to Postgres.
 
 use crate::scene::{CLAUDE, Scene};
 use anyhow::{Context, Result, ensure};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::{Path, PathBuf};
-use testkit::fleet::Fleet;
+use std::sync::Arc;
+use testkit::fleet::{self, Fleet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 /// An authority that signs, and where its certificate lies.
 struct Authority {
@@ -79,4 +85,53 @@ async fn proxies_and_the_control_plane_show_each_other_certificates() -> Result<
         |name: &str| proxies.iter().any(|proxy| proxy["proxyId"] == name && proxy["connected"] == true);
     ensure!(connected("proxy-0") && !connected("proxy-1"), "{fleet}");
     scene.fleet.expect_records("true", 2).await
+}
+
+/// What a Postgres with a certificate does, in front of one that has none.
+async fn secured(mut outside: TcpStream, tls: TlsAcceptor, socket: PathBuf) -> Result<()> {
+    let mut asked = [0; 8];
+    outside.read_exact(&mut asked).await?;
+    ensure!(asked == *b"\0\0\0\x08\x04\xd2\x16\x2f", "no SSLRequest: {asked:?}");
+    outside.write_all(b"S").await?;
+    let (mut outside, mut inside) = (tls.accept(outside).await?, UnixStream::connect(socket).await?);
+    copy_bidirectional(&mut outside, &mut inside).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn postgres_is_reached_over_tls_by_whom_its_authority_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let ours = Authority::new(folder.path(), "ours")?;
+    ours.sign(ExtendedKeyUsagePurpose::ServerAuth)?;
+    let stranger = Authority::new(folder.path(), "stranger")?;
+    let database = fleet::database()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("postgres://test@{}/{}?sslmode=verify-full", listener.local_addr()?, database.name);
+    let certificate = CertificateDer::from_pem_file(ours.file("cert"))?;
+    let key = PrivateKeyDer::from_pem_file(ours.file("key"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)?;
+    let (tls, socket) = (TlsAcceptor::from(Arc::new(config)), database.socket.clone());
+    let front = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        while let Ok((outside, _)) = listener.accept().await {
+            tokio::spawn(secured(outside, tls.clone(), socket.clone()));
+        }
+    }));
+
+    let plan = |authority: &Authority| {
+        let plan = Fleet::plan().proxies(0).without_redis().database_through(database.clone(), url.clone());
+        plan.control_env("DATABASE_CA_FILE", &authority.text("ca"))
+            .control_env("DATABASE_START_WAIT_SECONDS", "1")
+    };
+    let fleet = plan(&ours).start().await?;
+    fleet.admin.action("users/getUsers", serde_json::json!({})).await?;
+    drop(fleet);
+    let refused = plan(&stranger).start().await.err().context("started")?;
+    let said = format!("{refused:#}");
+    ensure!(said.contains("invalid peer certificate"), "{said}");
+    drop(front);
+    Ok(())
 }
