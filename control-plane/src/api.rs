@@ -78,6 +78,8 @@ pub struct Settings {
     pub parallel: usize,
     /// How long one beyond that waits for its turn.
     pub queue: Duration,
+    /// How long the answer to a change waits for the proxies.
+    pub apply_wait: Duration,
     /// How long a refresh waits for the proxies.
     pub refresh_wait: Duration,
     /// How long it is remembered which users have a series of their own in charts.

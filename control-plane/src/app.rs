@@ -135,6 +135,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         forget: config.publish.forget,
         parallel: config.admin.parallel,
         queue: config.admin.queue,
+        apply_wait: config.admin.apply_wait,
         refresh_wait: config.admin.refresh_wait,
         ranking_ttl: config.admin.ranking_ttl,
         conversation_ttl: config.admin.conversation_ttl,

@@ -165,6 +165,9 @@ pub struct Admin {
     pub parallel: usize,
     /// `ADMIN_QUEUE_MS`: how long a request beyond that waits for its turn before it is answered 429.
     pub queue: Duration,
+    /// `APPLY_WAIT_MS`: how long the answer to a change waits until this replica's proxies act on it. A proxy that is
+    /// stuck delays every change by so much.
+    pub apply_wait: Duration,
     /// `REFRESH_WAIT_MS`: how long `refreshCacheAction` waits for the proxies to act on the newest change.
     pub refresh_wait: Duration,
     /// `RANKING_TTL_SECONDS`: how long it is remembered which of more than a hundred users have a series of their own
@@ -265,6 +268,7 @@ impl Config {
                 forwarded_hops: env.number("FORWARDED_HOPS", 0)? as usize,
                 parallel: env.count("ADMIN_CONCURRENCY", 12)?,
                 queue: env.millis("ADMIN_QUEUE_MS", 20_000)?,
+                apply_wait: env.millis("APPLY_WAIT_MS", 500)?,
                 refresh_wait: env.millis("REFRESH_WAIT_MS", 5_000)?,
                 ranking_ttl: env.seconds("RANKING_TTL_SECONDS", 60)?,
                 conversation_ttl: env.seconds("SESSION_TTL_SECONDS", 300)?,

@@ -20,7 +20,7 @@ use address::is_public;
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, redirect};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -156,6 +156,24 @@ impl Outbound {
         }
     }
 
+    /// Refuses an address that could never be called. Where a name leads is looked up with each call.
+    pub fn check_literal(&self, url: &Url) -> Result<(), Refusal> {
+        let address = match url.host() {
+            Some(url::Host::Ipv4(address)) => address.into(),
+            Some(url::Host::Ipv6(address)) => address.into(),
+            Some(url::Host::Domain(_)) | None => return Ok(()),
+        };
+        let host = url.host_str().unwrap_or_default();
+        match self.may_call(host.trim_start_matches('[').trim_end_matches(']'), address) {
+            true => Ok(()),
+            false => Err(Error::Internal(host.to_owned()).into()),
+        }
+    }
+
+    fn may_call(&self, host: &str, address: IpAddr) -> bool {
+        is_public(address) || self.settings.allow.iter().any(|entry| entry.covers(host, address))
+    }
+
     /// Where the host is; refused as soon as one of its addresses is not public.
     async fn addresses(&self, url: &Url) -> Result<(String, Vec<SocketAddr>), Error> {
         let host = url.host_str().filter(|host| !host.is_empty() && matches!(url.scheme(), "http" | "https"));
@@ -166,10 +184,7 @@ impl Outbound {
         if addresses.is_empty() {
             return Err(Error::Resolve(host.to_owned()));
         }
-        let may = |at: &SocketAddr| {
-            is_public(at.ip()) || self.settings.allow.iter().any(|entry| entry.covers(bare, at.ip()))
-        };
-        match addresses.iter().all(may) {
+        match addresses.iter().all(|at| self.may_call(bare, at.ip())) {
             true => Ok((host.to_owned(), addresses)),
             false => Err(Error::Internal(host.to_owned())),
         }

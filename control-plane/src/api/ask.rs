@@ -5,6 +5,8 @@ use crate::rules::{Code, Form, Members, Refusal};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::future::LocalBoxFuture;
+use serde::Serialize;
+use std::marker::PhantomData;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -28,25 +30,75 @@ impl<F> Ask<F> {
     }
 }
 
+impl<F: Form> Ask<F> {
+    fn new(members: Members) -> Result<Self, Refusal> {
+        let form = F::read(&members)?;
+        let mut known = Vec::new();
+        F::names(&mut known);
+        members.refuse_others(&known)?;
+        Ok(Self { form, members })
+    }
+}
+
+/// The body of a change of something that is shown with several names for one field.
+#[derive(Debug)]
+pub struct Edit<F> {
+    members: Members,
+    form: PhantomData<F>,
+}
+
+impl<F: Form> Edit<F> {
+    /// The body, understood. Only where two names of one field differ is it asked what they were: `shown`, by the id
+    /// under the first of `names` that is there.
+    pub async fn of<S: Serialize>(
+        self,
+        names: &[&'static str],
+        shown: impl AsyncFnOnce(i64) -> Result<Option<S>, Failure>,
+    ) -> Result<Ask<F>, Failure> {
+        match F::read(&self.members) {
+            Err(refusal) if refusal.code == Code::Contradiction => {
+                let id = self.members.take(names)?.id()?;
+                let shown =
+                    shown(id).await?.map(serde_json::to_value).transpose().map_err(Failure::internal)?;
+                Ok(Ask::new(self.members.over(shown.unwrap_or_default()))?)
+            }
+            _ => Ok(Ask::new(self.members)?),
+        }
+    }
+}
+
+impl<F: Form + 'static> FromRequest for Edit<F> {
+    type Error = Failure;
+    type Future = LocalBoxFuture<'static, Result<Self, Failure>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let members = members(request, payload);
+        Box::pin(async move { Ok(Self { members: members.await?, form: PhantomData }) })
+    }
+}
+
 impl<F: Form> FromRequest for Ask<F> {
     type Error = Failure;
     type Future = LocalBoxFuture<'static, Result<Self, Failure>>;
 
     fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
-        let limits = request
-            .app_data::<web::Data<State>>()
-            .map(|state| (state.settings.max_body, state.settings.body_timeout));
-        let payload = web::Payload::from_request(request, payload);
-        Box::pin(async move {
-            let (max, patience) = limits.ok_or_else(|| Failure::internal("no state"))?;
-            let payload = payload.await.map_err(|_| Failure::from(Code::BodyUnreadable))?;
-            let members = Members::parse(&read(payload, max, patience).await?)?;
-            let form = F::read(&members)?;
-            let mut known = Vec::new();
-            F::names(&mut known);
-            members.refuse_others(&known)?;
-            Ok(Self { form, members })
-        })
+        let members = members(request, payload);
+        Box::pin(async move { Ok(Self::new(members.await?)?) })
+    }
+}
+
+fn members(
+    request: &HttpRequest,
+    payload: &mut Payload,
+) -> impl Future<Output = Result<Members, Failure>> + 'static {
+    let limits = request
+        .app_data::<web::Data<State>>()
+        .map(|state| (state.settings.max_body, state.settings.body_timeout));
+    let payload = web::Payload::from_request(request, payload);
+    async move {
+        let (max, patience) = limits.ok_or_else(|| Failure::internal("no state"))?;
+        let payload = payload.await.map_err(|_| Failure::from(Code::BodyUnreadable))?;
+        Ok(Members::parse(&read(payload, max, patience).await?)?)
     }
 }
 

@@ -12,16 +12,19 @@ mod site;
 pub use guard::Guard;
 
 use super::State;
+use super::answer::GENERATION;
 use super::error::Failure;
-use crate::rules::{Code, Refusal};
+use crate::rules::{Code, Refusal, key};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::middleware::Next;
 use actix_web::{FromRequest, HttpMessage, HttpRequest, HttpResponse, web};
+use contract::ids::Generation;
 use identity::{Found, Identity};
 use std::future::{Ready, ready};
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 
@@ -161,8 +164,22 @@ pub async fn required(
             if let Some(caller) = caller {
                 request.extensions_mut().insert(Arc::new(caller));
             }
-            Ok(next.call(request).await?.map_into_boxed_body())
+            let answer = next.call(request).await?.map_into_boxed_body();
+            drop(turn);
+            if let Some(state) = &state {
+                applied(state, &answer).await;
+            }
+            Ok(answer)
         }
+    }
+}
+
+/// Whoever reads that a key is removed may count on it: a change is answered when the proxies act on it, or when the
+/// time for that is up.
+async fn applied(state: &State, answer: &ServiceResponse<BoxBody>) {
+    let generation = answer.headers().get(GENERATION).and_then(|value| value.to_str().ok()?.parse().ok());
+    if let Some(generation) = generation {
+        state.fleet.wait_for(Generation(generation), state.settings.apply_wait).await;
     }
 }
 
@@ -192,14 +209,7 @@ async fn authenticate(request: &ServiceRequest) -> Result<Caller, Failure> {
     if presented.is_cookie && is_write(request) && site::is_foreign(request) {
         return Err(Code::CsrfRejected.into());
     }
-    let mut found = None;
-    for value in &presented.values {
-        if let Found::Active(identity) = identity::find(&state, value).await? {
-            found = Some(identity);
-            break;
-        }
-    }
-    let Some(identity) = found else { return Err(Code::InvalidCredential.into()) };
+    let identity = identify(&state, request, &presented.values).await?;
     let path = request.path();
     // No path of ours needs an escape; one spelled with them would pass by the lists here and in the audit log.
     if path.contains('%') {
@@ -211,6 +221,24 @@ async fn authenticate(request: &ServiceRequest) -> Result<Caller, Failure> {
         return Err(Code::ReadOnly.into());
     }
     Ok(caller(identity, action, site::client_ip(request, &state.settings)))
+}
+
+/// The first account that one of the credentials leads to. A login's token is too long to be guessed; anything else
+/// might be, so an address with many that nobody has is locked out as from logging in.
+async fn identify(state: &State, request: &HttpRequest, values: &[String]) -> Result<Identity, Failure> {
+    let (address, now) = (site::client_ip(request, &state.settings).unwrap_or_default(), Instant::now());
+    for value in values {
+        let is_guess = !value.starts_with(key::SESSION_PREFIX);
+        if is_guess {
+            login::unlocked(&state.guard, &address, now)?;
+        }
+        match identity::find(state, value).await? {
+            Found::Active(identity) => return Ok(identity),
+            Found::Unknown if is_guess => state.guard.guessed(&address, value, now),
+            Found::Unknown | Found::Inactive => {}
+        }
+    }
+    Err(Code::InvalidCredential.into())
 }
 
 fn caller(identity: Identity, action: &str, client_ip: Option<String>) -> Caller {

@@ -81,6 +81,7 @@ impl Api {
             ranking_ttl: Duration::ZERO,
             parallel: 3,
             queue: Duration::from_secs(10),
+            apply_wait: Duration::from_millis(1),
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
             health_wait: Duration::from_secs(1),

@@ -200,6 +200,7 @@ pub struct Known {
     pub reason: Option<String>,
     pub failures: Option<i32>,
     pub last_failure_at: Option<DateTime<Utc>>,
+    pub epoch: Option<i64>,
 }
 
 /// Every provider of an owner, with what was reported of it.
@@ -215,6 +216,7 @@ pub async fn of_owner(conn: &mut Conn, owner: i64) -> Result<Vec<Known>, Error> 
             provider_health::reason.nullable(),
             provider_health::failures.nullable(),
             provider_health::last_failure_at.nullable(),
+            provider_health::epoch.nullable(),
         ));
     Ok(query.load(conn).await?)
 }

@@ -140,6 +140,12 @@ pub async fn find(conn: &mut Conn, owner: i64, id: i64) -> Result<Option<User>, 
     Ok(query.select(User::as_select()).first(conn).await.optional()?)
 }
 
+/// Whether there is or was such a user: what a removed one used stays in the ledger.
+pub async fn existed(conn: &mut Conn, owner: i64, id: i64) -> Result<bool, Error> {
+    let query = dsl::users.filter(dsl::owner_id.eq(owner).and(dsl::id.eq(id)));
+    Ok(diesel::select(diesel::dsl::exists(query)).get_result(conn).await?)
+}
+
 /// A new row.
 pub async fn insert_in_tx(conn: &mut Conn, new: New) -> Result<User, Error> {
     Ok(diesel::insert_into(users::table).values(new).returning(User::as_returning()).get_result(conn).await?)

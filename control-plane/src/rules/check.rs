@@ -66,6 +66,10 @@ impl Field {
         let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
         match amount::parse(inner) {
             Some(number) => Ok(Some(Some(number))),
+            // It is a number to everybody else.
+            None if inner.parse::<f64>().is_ok() && inner.contains(|c: char| c.is_ascii_digit()) => {
+                Err(self.refuse(Code::NotExact))
+            }
             None => Err(self.refuse(code)),
         }
     }
@@ -245,7 +249,7 @@ mod tests {
             ("true", Code::NotInteger),
             ("[]", Code::NotInteger),
             ("{}", Code::NotInteger),
-            ("99999999999999999999999999999999999", Code::NotInteger),
+            ("99999999999999999999999999999999999", Code::NotExact),
         ] {
             assert_eq!(int(json), Err(code), "{json}");
         }

@@ -4,6 +4,7 @@
 //! nowhere else. Values stay as the bytes that came, so that numbers are read exactly.
 
 use super::refusal::{Code, Refusal};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,6 +15,8 @@ pub type Patch<T> = Option<Option<T>>;
 #[derive(Debug, Default)]
 pub struct Members {
     by_name: HashMap<String, Box<RawValue>>,
+    /// What is to be changed, as it is shown.
+    shown: Option<Value>,
 }
 
 impl Members {
@@ -44,7 +47,21 @@ impl Members {
                 return Err(Refusal::field(Code::Contradiction, &camel).with("other", name));
             }
         }
-        Ok(Self { by_name })
+        Ok(Self { by_name, shown: None })
+    }
+
+    /// The same as a change of what is shown under all names: where those of one field differ, the one that differs
+    /// from what is shown was meant.
+    #[must_use]
+    pub fn over(self, shown: Value) -> Self {
+        Self { shown: Some(shown), ..self }
+    }
+
+    fn is_shown(&self, name: &str, value: &RawValue) -> bool {
+        let shown = self.shown.as_ref().and_then(|shown| shown.get(name));
+        shown.is_some_and(|shown| {
+            serde_json::from_str::<Value>(value.get()).is_ok_and(|value| value == *shown)
+        })
     }
 
     /// The value under the first of `names` that is there. All names of one field must agree.
@@ -55,7 +72,10 @@ impl Members {
             let Some(value) = self.by_name.get(*alias) else { continue };
             match found {
                 None => found = Some((alias, value)),
-                Some((first, other)) if other.get() != value.get() => {
+                Some((first, other)) if other.get() != value.get() && self.is_shown(first, other) => {
+                    found = Some((alias, value));
+                }
+                Some((first, other)) if other.get() != value.get() && !self.is_shown(alias, value) => {
                     return Err(Refusal::field(Code::Contradiction, first).with("other", *alias));
                 }
                 Some(_) => {}
@@ -210,6 +230,17 @@ mod tests {
         ];
         for (body, names, want) in cases {
             assert_eq!(code(body, names), want.map(|text| text.map(str::to_owned)), "{body}");
+        }
+        let shown = serde_json::json!({"baseUrl": "a", "url": "a"});
+        for (body, want) in [
+            (r#"{"baseUrl":"a","url":"b"}"#, Ok("\"b\"")),
+            (r#"{"baseUrl":"b","url":"a"}"#, Ok("\"b\"")),
+            (r#"{"baseUrl":"b","url":"c"}"#, Err(Code::Contradiction)),
+            (r#"{"baseUrl":"b","url":"b"}"#, Ok("\"b\"")),
+        ] {
+            let members = Members::parse(body.as_bytes()).unwrap().over(shown.clone());
+            let took = members.take(url).map(|field| field.raw.unwrap().get().to_owned());
+            assert_eq!(took.map_err(|refusal| refusal.code), want.map(str::to_owned), "{body}");
         }
         let members = Members::parse(br#"{"limit_daily":1,"zeta":2,"baseUrl":"a"}"#).unwrap();
         let others = members.refuse_others(&["baseUrl", "url"]).map_err(|refusal| refusal.to_string());

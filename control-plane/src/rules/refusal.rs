@@ -78,6 +78,8 @@ codes! {
     NotInteger = "INVALID_TYPE", 400, "{field} must be a whole number", "{field} 必须是整数";
     /// Wrong type.
     NotNumber = "INVALID_TYPE", 400, "{field} must be a number", "{field} 必须是数字";
+    /// A number beyond what decimals of 96 bits hold.
+    NotExact = "INVALID_RANGE", 400, "{field} is too large, too small or has too many digits", "{field} 数值过大、过小或位数过多";
     /// Wrong type.
     NotBoolean = "INVALID_TYPE", 400, "{field} must be true or false", "{field} 必须是布尔值";
     /// Wrong type.
@@ -91,13 +93,13 @@ codes! {
     /// The body is no JSON.
     MalformedJson = "INVALID_JSON", 400, "the body is not valid JSON (line {line}, column {column})", "请求体不是有效的 JSON（第 {line} 行，第 {column} 列）";
     /// The body's encoding is wrong or it ended early.
-    BodyUnreadable = "INVALID_FORMAT", 400, "the body could not be read", "无法读取请求体";
+    BodyUnreadable = "INVALID_FORMAT", 400, "the body could not be read: it must be JSON in UTF-8, sent whole and without a Content-Encoding", "无法读取请求体：必须是未压缩且完整的 UTF-8 JSON";
     /// The body is larger than the configured bound.
     BodyTooLarge = "PAYLOAD_TOO_LARGE", 413, "the body is larger than {max} bytes", "请求体超过 {max} 字节";
     /// Two names of one field, two values.
     Contradiction = "INVALID_FORMAT", 400, "{field} and {other} name the same thing but differ", "{field} 与 {other} 含义相同但取值不同";
     /// Too short.
-    MinLength = "MIN_LENGTH", 400, "{field} must have at least {min} characters", "{field} 至少需要 {min} 个字符";
+    MinLength = "MIN_LENGTH", 400, "{field} must have at least {min} character(s)", "{field} 至少需要 {min} 个字符";
     /// Too long.
     MaxLength = "MAX_LENGTH", 400, "{field} must have at most {max} characters", "{field} 不能超过 {max} 个字符";
     /// Too many.
@@ -107,7 +109,7 @@ codes! {
     /// Outside its bounds, zero aside.
     RangeOrZero = "INVALID_RANGE", 400, "{field} must be 0 or between {min} and {max}", "{field} 必须为 0 或在 {min} 到 {max} 之间";
     /// A money limit that no counter can hold.
-    LimitTooSmall = "INVALID_RANGE", 400, "{field} must be 0 (unlimited) or at least {min}", "{field} 必须为 0（不限）或至少 {min}";
+    LimitTooSmall = "INVALID_RANGE", 400, "{field} must be 0 or at least {min}", "{field} 必须为 0 或至少 {min}";
     /// None of the words.
     OneOf = "INVALID_FORMAT", 400, "{field} must be one of: {words}", "{field} 必须是以下之一：{words}";
     /// A character that no text may hold.
@@ -131,7 +133,7 @@ codes! {
     /// A rule that cannot be understood.
     ModelRule = "INVALID_FORMAT", 400, "{field}: {why}", "{field}：{why}";
     /// A header that may not be set.
-    Header = "INVALID_FORMAT", 400, "{field}: the header {header} cannot be set", "{field}：不允许设置请求头 {header}";
+    Header = "INVALID_FORMAT", 400, "{field}: the header {header} cannot be set, or not to this value", "{field}：不允许设置请求头 {header} 或其值无效";
     /// Active time: one without the other, or both equal.
     ActiveTime = "INVALID_FORMAT", 400, "activeTimeStart and activeTimeEnd must both be given and differ", "activeTimeStart 与 activeTimeEnd 必须同时设置且不能相同";
     /// A value that must be below another.
@@ -146,7 +148,7 @@ codes! {
     /// A login by a key that may not use the web.
     ReadOnly = "PERMISSION_DENIED", 403, "this key may only read its own usage", "该密钥仅可查看自己的用量";
     /// A cookie used from another site.
-    CsrfRejected = "CSRF_REJECTED", 403, "requests with a cookie are accepted from this site only", "跨站请求被拒绝";
+    CsrfRejected = "CSRF_REJECTED", 403, "logins, and requests with a cookie, are accepted from this site only", "跨站请求被拒绝";
     /// Login without a credential.
     KeyRequired = "KEY_REQUIRED", 400, "token is required", "请提供登录密钥（token）";
     /// Login with an unknown credential.
@@ -200,7 +202,7 @@ codes! {
     LastGroupKey = "CANNOT_DELETE_LAST_GROUP_KEY", 400, "the last key of the group {group} cannot be deleted", "不能删除分组 {group} 的最后一个密钥";
 
     /// A price table that is no JSON.
-    PriceJson = "INVALID_FORMAT", 400, "the price table is not valid JSON", "JSON格式不正确，请检查价格表内容";
+    PriceJson = "INVALID_FORMAT", 400, "the price table is not valid JSON (line {line}, column {column})", "JSON格式不正确，请检查价格表内容（第 {line} 行，第 {column} 列）";
     /// A price table of another shape.
     PriceObject = "INVALID_FORMAT", 400, "the price table must be a JSON object", "价格表必须是一个JSON对象";
 

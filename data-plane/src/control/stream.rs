@@ -138,8 +138,12 @@ impl Subscription<'_> {
     /// What is open, if that is not what was said a moment ago.
     fn news(&self, said: &mut Option<(pb::Live, u32)>) -> Option<pb::Live> {
         let open = self.live.open(LIVE_MOST).iter().map(Into::into).collect();
-        let failing = self.transitions.failing().into_iter();
-        let failing = failing.map(|(id, failures)| pb::Failing { provider_id: id.0, failures }).collect();
+        let failing = self.transitions.failing().map(|row| pb::Failing {
+            provider_id: row.provider_id.0,
+            failures: row.failures,
+            epoch: row.epoch,
+        });
+        let failing = failing.collect();
         let live = pb::Live { open, failing };
         match said {
             Some((last, ago)) if *last == live && (*ago < LIVE_REPEAT || live == pb::Live::default()) => {

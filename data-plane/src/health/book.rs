@@ -182,10 +182,9 @@ impl Entry {
 }
 
 impl Transitions {
-    /// Providers that serve, with the failures in a row that this proxy counts; those without any are left out.
-    pub fn failing(&self) -> Vec<(ProviderId, u32)> {
-        let rows = self.0.rows().into_iter();
-        rows.filter(|row| row.failures > 0).map(|row| (row.provider_id, row.failures)).collect()
+    /// Providers with failures in a row that this proxy counts.
+    pub fn failing(&self) -> impl Iterator<Item = Health> {
+        self.0.rows().into_iter().filter(|row| row.failures > 0)
     }
 }
 

@@ -132,8 +132,9 @@ pub async fn get_user_statistics(
     if caller.is_admin
         && let Some(user) = user
         && user != caller.owner
+        && !users::existed(&mut conn, caller.owner, user).await?
     {
-        users::find(&mut conn, caller.owner, user).await?.ok_or(Code::NoUser)?;
+        return Err(Code::NoUser.into());
     }
     let (cells, series) = match user {
         None => of_owner(&mut conn, &state, caller, period, &chart).await?,

@@ -1,6 +1,10 @@
 //! Failed logins by address: ten unknown credentials within five minutes lock an address out for a quarter
 //! of an hour. In memory and bounded; each replica counts for itself.
+//!
+//! A credential that comes with a request counts as well, but each only once: a script that goes on with a key that was
+//! removed must not lock out its neighbours.
 
+use crate::rules::key;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,14 +25,20 @@ pub struct Guard {
     by_address: Mutex<HashMap<String, Entry>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     failures: u32,
     since: Instant,
     locked_until: Option<Instant>,
+    /// The beginnings of the hashes of what came with requests, no more than failures are forgiven.
+    guesses: Vec<[u8; 8]>,
 }
 
 impl Entry {
+    fn new(since: Instant) -> Self {
+        Self { failures: 0, since, locked_until: None, guesses: Vec::new() }
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         match self.locked_until {
             Some(end) => end <= now,
@@ -49,16 +59,32 @@ impl Guard {
         end.checked_duration_since(now).filter(|left| !left.is_zero())
     }
 
-    /// Counts an unknown credential.
+    /// Counts an unknown credential of a login.
     pub fn failed(&self, address: &str, now: Instant) {
+        self.count(address, None, now);
+    }
+
+    /// Counts an unknown credential of any other request.
+    pub fn guessed(&self, address: &str, credential: &str, now: Instant) {
+        let hash = key::hash(credential);
+        self.count(address, hash.first_chunk().copied(), now);
+    }
+
+    fn count(&self, address: &str, guess: Option<[u8; 8]>, now: Instant) {
         let mut entries = self.lock();
         let network = network(address);
         if entries.len() >= ADDRESSES && !entries.contains_key(&network) {
             make_room(&mut entries, now);
         }
-        let entry = entries.entry(network).or_insert(Entry { failures: 0, since: now, locked_until: None });
+        let entry = entries.entry(network).or_insert_with(|| Entry::new(now));
         if entry.is_over(now) {
-            *entry = Entry { failures: 0, since: now, locked_until: None };
+            *entry = Entry::new(now);
+        }
+        if let Some(guess) = guess {
+            if entry.guesses.contains(&guess) || entry.failures >= FAILURES {
+                return;
+            }
+            entry.guesses.push(guess);
         }
         entry.failures += 1;
         if entry.failures >= FAILURES {
@@ -108,6 +134,20 @@ mod tests {
         assert_eq!(guard.locked("1.2.3.4", start + LOCK + Duration::from_secs(1)), None);
         guard.failed("1.2.3.4", start + LOCK + Duration::from_secs(2));
         assert_eq!(guard.locked("1.2.3.4", start + LOCK + Duration::from_secs(2)), None);
+    }
+
+    #[test]
+    fn a_guess_counts_once() {
+        let (guard, start) = (Guard::default(), Instant::now());
+        for _ in 0..100 {
+            guard.guessed("a", "stale", start);
+        }
+        assert_eq!(guard.locked("a", start), None);
+        for n in 0..9 {
+            assert_eq!(guard.locked("a", start), None);
+            guard.guessed("a", &format!("guess {n}"), start);
+        }
+        assert_eq!(guard.locked("a", start), Some(LOCK));
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub async fn login(
     }
 }
 
-fn unlocked(guard: &Guard, address: &str, now: Instant) -> Result<(), Failure> {
+pub(super) fn unlocked(guard: &Guard, address: &str, now: Instant) -> Result<(), Failure> {
     let Some(left) = guard.locked(address, now) else { return Ok(()) };
     let seconds = left.as_secs().max(1);
     Err(Failure::from(Refusal::new(Code::LoginLocked).with("seconds", seconds)).retry_after(seconds))

@@ -85,6 +85,29 @@ async fn case_2_failed_logins() {
 }
 
 #[actix_web::test]
+async fn guessed_credentials_lock_like_failed_logins() {
+    let api = Api::new().await;
+    let session = api.anonymous().send(login(&json!({"key": TOKEN}).to_string())).await;
+    let session = cookies(&session)[0].clone();
+    let session = session.split(['=', ';']).nth(1).unwrap().to_owned();
+    let prices = "model-prices/hasPriceTable";
+    for _ in 0..20 {
+        // A script that goes on with a key that was removed, and logins that expired.
+        assert_eq!(api.by("sk-stale").act(prices, "").await.status, 401);
+        assert_eq!(api.by("sid_stale").act(prices, "").await.status, 401);
+    }
+    for n in 0..9 {
+        assert_eq!(api.act(prices, "").await.status, 200);
+        assert_eq!(api.by(&format!("guess {n}")).act(prices, "").await.status, 401);
+    }
+    let locked = api.act(prices, "").await;
+    assert_eq!((locked.status.as_u16(), &locked.body["errorCode"]), (429, &json!("RATE_LIMITED")));
+    assert!(locked.header("retry-after").parse::<u64>().is_ok_and(|wait| wait >= 800));
+    assert_eq!(api.anonymous().send(login(&json!({"key": TOKEN}).to_string())).await.status, 429);
+    assert_eq!(api.by(&session).act(prices, "").await.status, 200, "a login cannot be guessed");
+}
+
+#[actix_web::test]
 async fn https_in_front_makes_the_cookie_secure() {
     let api = Api::new().await.anonymous();
     let request = login(&json!({"key": TOKEN}).to_string()).insert_header(("x-forwarded-proto", "https"));

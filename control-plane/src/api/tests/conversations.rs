@@ -45,7 +45,10 @@ async fn say(api: &Api, proxy: &str, open: &[(i64, &str)], age: i64) {
         dialect: "responses".to_owned(),
         started_at_ms: chrono::Utc::now().timestamp_millis() - 2_000,
     });
-    let live = pb::Live { open: open.collect(), failing: vec![pb::Failing { provider_id: 1, failures: 2 }] };
+    let live = pb::Live {
+        open: open.collect(),
+        failing: vec![pb::Failing { provider_id: 1, failures: 2, epoch: 0 }],
+    };
     let seen_at = chrono::Utc::now() - chrono::TimeDelta::seconds(age);
     let said = Said { proxy_id: proxy.to_owned(), seen_at, payload: live.encode_to_vec() };
     upsert(&mut api.state.pool.write().await.unwrap(), &[said]).await.unwrap();

@@ -88,6 +88,10 @@ async fn case_40_a_test_is_one_delivery() {
     let typed = json!({"webhookUrl": mock.url, "webhookType": "dingtalk", "webhookSecret": "SEC"});
     assert_eq!(api.act(TEST, &typed.to_string()).await.status, 200);
     assert!(mock.requests()[1].contains("&sign=") || mock.requests()[1].contains("?timestamp="));
+    for nowhere in ["http://169.254.169.254/", "http://2130706434/", "http://[::ffff:10.0.0.1]/"] {
+        let saved = json!({"circuitBreakerWebhook": nowhere}).to_string();
+        assert_eq!(api.refused(UPDATE, &saved).await, code(400, "URL_NOT_ALLOWED"), "{nowhere}");
+    }
     // The stored one, by its mask.
     let stored = json!({"circuitBreakerWebhook": mock.url, "circuitBreakerWebhookType": "feishu"});
     api.data(UPDATE, &stored.to_string()).await;
@@ -107,7 +111,8 @@ async fn case_40_a_test_is_one_delivery() {
         ("nonsense", "auto", "INVALID_FORMAT"),
         ("", "auto", "REQUIRED_FIELD"),
     ] {
-        let body = json!({"webhookUrl": url, "webhookType": kind, "type": "daily-leaderboard"}).to_string();
+        // A stored one is not what an emptied field asks for.
+        let body = json!({"webhookUrl": url, "webhookType": kind, "type": "circuit-breaker"}).to_string();
         assert_eq!(api.refused(TEST, &body).await, code(400, want), "{url}");
     }
     assert_eq!(failing.requests().len(), 1, "one attempt");

@@ -72,6 +72,16 @@ async fn editing_clears_by_null_and_keeps_the_rest() {
     for field in ["dailyQuota", "limit5hUsd", "providerGroup", "tags", "rpm", "limitConcurrentSessions"] {
         assert_eq!(same[field], shown[field], "{field}");
     }
+    // With one of two names for a field changed, that one was meant.
+    for (name, text) in [("description", "d"), ("note", "e")] {
+        let mut echo = api.data("users/getUsers", "").await[0].clone();
+        echo["userId"] = json!(id);
+        echo[name] = json!(text);
+        let changed = api.data("users/editUser", &echo.to_string()).await;
+        assert_eq!((&changed["note"], &changed["description"]), (&json!(text), &json!(text)));
+    }
+    let both = json!({"userId": id, "note": "f", "description": "g"}).to_string();
+    assert_eq!(api.refused("users/editUser", &both).await, code(400, "INVALID_FORMAT"));
     assert_eq!(api.refused("users/editUser", r#"{"userId":999999}"#).await, code(400, "NOT_FOUND"));
     assert_eq!(api.refused("users/editUser", r#"{"rpm":5}"#).await, code(400, "REQUIRED_FIELD"));
     assert_eq!(api.refused("users/removeUser", r#"{"userId":1}"#).await, code(400, "PERMISSION_DENIED"));

@@ -32,15 +32,17 @@ pub struct Failed {
     pub why: String,
 }
 
+fn broken(error: serde_json::Error) -> Refusal {
+    Refusal::new(Code::PriceJson).with("line", error.line()).with("column", error.column())
+}
+
 /// A map of model name to LiteLLM's fields.
 pub fn parse_table(text: &str) -> Result<Table, Refusal> {
-    let raw: &RawValue = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-        .map_err(|_| Refusal::new(Code::PriceJson))?;
+    let raw: &RawValue = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(broken)?;
     if !raw.get().starts_with('{') {
         return Err(Code::PriceObject.into());
     }
-    let models: BTreeMap<String, &RawValue> =
-        serde_json::from_str(raw.get()).map_err(|_| Refusal::new(Code::PriceJson))?;
+    let models: BTreeMap<String, &RawValue> = serde_json::from_str(raw.get()).map_err(broken)?;
     let mut table = Table::default();
     for (model, raw) in models {
         if model == SAMPLE {

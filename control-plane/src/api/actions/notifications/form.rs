@@ -158,6 +158,9 @@ impl UpdateNotificationSettings {
         let own = fields.webhook.is_given();
         let url = if own { webhook(fields.webhook)? } else { webhook(&self.webhook_url)? };
         let channel = stored.channels.entry(fields.topic).or_default();
+        if let Some(Some(url)) = &url {
+            state.settings.outbound.check_literal(url)?;
+        }
         if let Some(url) = url {
             let identity = webhook_aad(owner, fields.topic);
             channel.webhook = url.map(|url| seal(state, url.as_str(), &identity)).transpose()?;

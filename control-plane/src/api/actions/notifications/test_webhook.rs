@@ -68,8 +68,13 @@ impl TestWebhook {
 async fn target(state: &State, caller: &Caller, form: &TestWebhook, topic: Topic) -> Result<Target, Failure> {
     let kind = form.kind.word(Kind::WORDS)?.map(Kind::parse);
     let secret = secret(&form.secret)?.flatten();
-    if let Some(Some(url)) = webhook(&form.webhook_url)? {
-        return Ok(Target { url, kind: kind.unwrap_or_default(), secret });
+    match webhook(&form.webhook_url)? {
+        Some(Some(url)) => return Ok(Target { url, kind: kind.unwrap_or_default(), secret }),
+        // A form whose field was emptied asks for nothing that is stored.
+        Some(None) if form.webhook_url.json().flatten().is_some() => {
+            return Err(form.webhook_url.refuse(Code::Required).into());
+        }
+        _ => {}
     }
     let value = settings::get(&mut *state.pool.read().await?, caller.owner, KEY).await?;
     let stored = Stored::read(value.as_ref());

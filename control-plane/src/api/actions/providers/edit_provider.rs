@@ -3,6 +3,7 @@
 use super::form::{NAME_MAX, ProviderFields, kind};
 use super::view::ProviderView;
 use crate::api::answer::{Envelope, Failures, Reply};
+use crate::api::ask::Edit;
 use crate::api::audit::Write;
 use crate::api::auth::Admin;
 use crate::api::{Answer, Ask, Failure, State};
@@ -40,8 +41,17 @@ form! {
 #[utoipa::path(tag = "providers", operation_id = "editProvider", request_body = EditProvider, responses(
     (status = 200, description = "The provider as it is now", body = Envelope<ProviderView>), Failures))]
 #[post("/actions/providers/editProvider")]
-pub async fn edit_provider(admin: Admin, state: Data<State>, ask: Ask<EditProvider>) -> Reply<ProviderView> {
+pub async fn edit_provider(
+    admin: Admin,
+    state: Data<State>,
+    edit: Edit<EditProvider>,
+) -> Reply<ProviderView> {
     let (state, caller) = (&state, &admin.0);
+    let shown = async |id| {
+        let mut conn = state.pool.read().await?;
+        Ok(providers::find(&mut conn, caller.owner, id).await?.map(ProviderView::from))
+    };
+    let ask = edit.of(&["providerId", "id"], shown).await?;
     let id = ask.form.provider_id.id()?;
     let fields = ask.names();
     let mut conn = state.pool.write().await?;

@@ -72,11 +72,16 @@ impl CircuitView {
     }
 }
 
-/// Failures in a row by provider: the most that any proxy counts.
-fn counted(said: &[Vec<u8>]) -> HashMap<i64, i32> {
+/// Failures in a row by provider: the most that any proxy counts since the last change of its health that is known.
+fn counted(said: &[Vec<u8>], known: &[Known]) -> HashMap<i64, i32> {
+    let epochs: HashMap<i64, i64> =
+        known.iter().map(|known| (known.provider_id, known.epoch.unwrap_or_default())).collect();
     let mut most = HashMap::new();
     for live in said.iter().filter_map(|payload| pb::Live::decode(payload.as_slice()).ok()) {
         for failing in live.failing {
+            if epochs.get(&failing.provider_id).is_none_or(|epoch| failing.epoch < *epoch) {
+                continue;
+            }
             let count = most.entry(failing.provider_id).or_default();
             *count = i32::try_from(failing.failures).unwrap_or(i32::MAX).max(*count);
         }
@@ -97,7 +102,7 @@ pub async fn get_providers_health_status(
     let mut conn = state.pool.read().await?;
     let known = health::of_owner(&mut conn, caller.0.owner).await?;
     let now = Utc::now();
-    let counted = counted(&live::since(&mut conn, now - FRESH).await?);
+    let counted = counted(&live::since(&mut conn, now - FRESH).await?, &known);
     drop(conn);
     let circuits = known.into_iter().map(|known| {
         let failures = counted.get(&known.provider_id).copied().unwrap_or_default();

@@ -100,7 +100,7 @@ pub async fn get_usage_logs(caller: LoggedIn, state: Data<State>, ask: Ask<GetUs
     let mut filter = ask.form.filter(&caller.0, zone)?;
     filter.from = filter.from.max(kept_since(state.settings.retention_days, zone));
     let page = ask.form.page.int(1..=1_000_000_000)?.flatten().unwrap_or(1);
-    let limit = ask.form.limit.int(1..=i64::MAX)?.flatten().unwrap_or(PAGE).min(PAGE_MAX);
+    let limit = ask.form.limit.int(1..=1_000_000_000)?.flatten().unwrap_or(PAGE).min(PAGE_MAX);
     let after = cursor(&ask.form.cursor)?;
     let offset = if after.is_some() { 0 } else { (page - 1).saturating_mul(limit) };
     let part = Part { after, offset, limit };

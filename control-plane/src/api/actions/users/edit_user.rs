@@ -3,9 +3,10 @@
 use super::form::{NAME_MAX, UserFields};
 use super::view::UserView;
 use crate::api::answer::{Envelope, Failures, Reply};
+use crate::api::ask::Edit;
 use crate::api::audit::Write;
 use crate::api::auth::Admin;
-use crate::api::{Answer, Ask, Failure, State};
+use crate::api::{Answer, Failure, State};
 use crate::db::keys;
 use crate::db::users::{self, Change};
 use crate::rules::Code;
@@ -34,7 +35,10 @@ form! {
 #[utoipa::path(tag = "users", operation_id = "editUser", request_body = EditUser, responses(
     (status = 200, description = "The user as it is now", body = Envelope<UserView>), Failures))]
 #[post("/actions/users/editUser")]
-pub async fn edit_user(admin: Admin, state: Data<State>, ask: Ask<EditUser>) -> Reply<UserView> {
+pub async fn edit_user(admin: Admin, state: Data<State>, edit: Edit<EditUser>) -> Reply<UserView> {
+    let (pool, owner) = (&state.pool, admin.0.owner);
+    let shown = async |id| Ok(users::find(&mut *pool.read().await?, owner, id).await?.map(UserView::from));
+    let ask = edit.of(&["userId", "id"], shown).await?;
     let id = ask.form.user_id.id()?;
     let change = ask.form.fields.check(state.settings.time_zone, Utc::now())?;
     let change = Change { name: ask.form.name.name(NAME_MAX)?, ..change };
