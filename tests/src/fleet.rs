@@ -179,6 +179,8 @@ impl Fleet {
             ("ADMIN_TOKEN", ADMIN_TOKEN.to_owned()),
             ("SECRETS_KEY", SECRETS_KEY.to_owned()),
             ("CONTROL_TOKEN", CONTROL_TOKEN.to_owned()),
+            // Tests beside others may be slow; what is not waited for at all still fails.
+            ("APPLY_WAIT_MS", "10000".to_owned()),
             ("LISTEN_ADDR", format!("127.0.0.1:{}", self.ports.http)),
             ("GRPC_ADDR", format!("127.0.0.1:{}", self.ports.grpc)),
             ("OPS_ADDR", format!("127.0.0.1:{}", self.ports.ops)),

@@ -174,8 +174,8 @@ pub async fn required(
     }
 }
 
-/// Whoever reads that a key is removed may count on it: a change is answered when the proxies act on it, or when the
-/// time for that is up.
+/// A change is answered when the proxies that this replica serves act on it, or when the time for that is up: what a
+/// caller sends next finds it in force.
 async fn applied(state: &State, answer: &ServiceResponse<BoxBody>) {
     let generation = answer.headers().get(GENERATION).and_then(|value| value.to_str().ok()?.parse().ok());
     if let Some(generation) = generation {
@@ -225,18 +225,29 @@ async fn authenticate(request: &ServiceRequest) -> Result<Caller, Failure> {
 
 /// The first account that one of the credentials leads to. A login's token is too long to be guessed; anything else
 /// might be, so an address with many that nobody has is locked out as from logging in.
+///
+/// The cookie `session` may be that of another program on this host: logins are looked at first, and what came beside
+/// one that holds is no guess.
 async fn identify(state: &State, request: &HttpRequest, values: &[String]) -> Result<Identity, Failure> {
-    let (address, now) = (site::client_ip(request, &state.settings).unwrap_or_default(), Instant::now());
-    for value in values {
-        let is_guess = !value.starts_with(key::SESSION_PREFIX);
-        if is_guess {
-            login::unlocked(&state.guard, &address, now)?;
+    let (logins, others): (Vec<&String>, Vec<&String>) =
+        values.iter().partition(|value| key::is_login(value));
+    for value in logins {
+        if let Found::Active(identity) = identity::find(state, value).await? {
+            return Ok(identity);
         }
+    }
+    let (address, now) = (site::client_ip(request, &state.settings).unwrap_or_default(), Instant::now());
+    let mut unknown = Vec::new();
+    for value in others {
+        login::unlocked(&state.guard, &address, now)?;
         match identity::find(state, value).await? {
             Found::Active(identity) => return Ok(identity),
-            Found::Unknown if is_guess => state.guard.guessed(&address, value, now),
-            Found::Unknown | Found::Inactive => {}
+            Found::Unknown => unknown.push(value),
+            Found::Inactive => {}
         }
+    }
+    for value in unknown {
+        state.guard.guessed(&address, value, now);
     }
     Err(Code::InvalidCredential.into())
 }

@@ -77,6 +77,12 @@ pub async fn by_key_hash(conn: &mut Conn, hash: &[u8]) -> Result<Option<(Account
     Ok(query.first(conn).await.optional()?)
 }
 
+/// Whether a key of this hash was deleted.
+pub async fn was_key(conn: &mut Conn, hash: &[u8]) -> Result<bool, Error> {
+    let query = keys::table.filter(keys::hash.eq(hash).and(keys::deleted_at.is_not_null()));
+    Ok(diesel::select(diesel::dsl::exists(query)).get_result(conn).await?)
+}
+
 /// The live login of a token's hash. The key is `None` for a login by ADMIN_TOKEN.
 pub async fn by_session_hash(
     conn: &mut Conn,

@@ -25,6 +25,12 @@ pub fn mint_session() -> String {
 /// How a login token begins.
 pub const SESSION_PREFIX: &str = "sid_";
 
+/// Whether a credential has the form of a login token, which is too long to be guessed.
+pub fn is_login(credential: &str) -> bool {
+    let digits = credential.strip_prefix(SESSION_PREFIX).unwrap_or_default();
+    digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// What is stored of a key or token. They are long and random, so one round of SHA-256 is enough.
 pub fn hash(clear: &str) -> [u8; 32] {
     Sha256::digest(clear.as_bytes()).into()

@@ -92,7 +92,7 @@ impl Guard {
         }
     }
 
-    /// Forgets an address: it knew a credential.
+    /// Forgets an address: it knew an admin's credential.
     pub fn succeeded(&self, address: &str) {
         self.lock().remove(&network(address));
     }

@@ -54,7 +54,10 @@ pub(super) async fn find(state: &State, credential: &str) -> Result<Found, Failu
     let mut conn = state.pool.read().await?;
     if !credential.starts_with(key::SESSION_PREFIX) {
         let found = logins::by_key_hash(&mut conn, &key::hash(credential)).await?;
-        return Ok(known(found.map(|(account, key)| (account, Some(key)))));
+        return match found {
+            None if logins::was_key(&mut conn, &key::hash(credential)).await? => Ok(Found::Inactive),
+            found => Ok(known(found.map(|(account, key)| (account, Some(key))))),
+        };
     }
     for by_admin_token in [false, true] {
         let hash = login_hash(state, credential, by_admin_token);

@@ -94,7 +94,7 @@ async fn guessed_credentials_lock_like_failed_logins() {
     for _ in 0..20 {
         // A script that goes on with a key that was removed, and logins that expired.
         assert_eq!(api.by("sk-stale").act(prices, "").await.status, 401);
-        assert_eq!(api.by("sid_stale").act(prices, "").await.status, 401);
+        assert_eq!(api.by(&format!("sid_{}", "0".repeat(64))).act(prices, "").await.status, 401);
     }
     for n in 0..9 {
         assert_eq!(api.act(prices, "").await.status, 200);
@@ -105,6 +105,29 @@ async fn guessed_credentials_lock_like_failed_logins() {
     assert!(locked.header("retry-after").parse::<u64>().is_ok_and(|wait| wait >= 800));
     assert_eq!(api.anonymous().send(login(&json!({"key": TOKEN}).to_string())).await.status, 429);
     assert_eq!(api.by(&session).act(prices, "").await.status, 200, "a login cannot be guessed");
+    let foreign = TestRequest::post().uri("/api/actions/model-prices/hasPriceTable");
+    let foreign = foreign.insert_header(("cookie", format!("session=anothers; auth-token={session}")));
+    assert_eq!(api.anonymous().send(foreign).await.status, 200, "beside another program's cookie");
+}
+
+#[actix_web::test]
+async fn keys_of_before_are_no_guesses_and_no_way_around_the_guard() {
+    let api = Api::new().await;
+    let user = api.data("users/addUser", r#"{"name":"A"}"#).await;
+    let (id, default) = (user["id"].clone(), user["defaultKey"]["key"].as_str().unwrap().to_owned());
+    let prices = "model-prices/hasPriceTable";
+    for n in 0..12 {
+        let new = api.data("keys/addKey", &json!({"userId": id, "name": format!("k{n}")}).to_string()).await;
+        api.act("keys/removeKey", &json!({"keyId": new["id"]}).to_string()).await;
+        assert_eq!(api.by(new["key"].as_str().unwrap()).act(prices, "").await.status, 401);
+    }
+    for n in 0..10 {
+        assert_eq!(api.act(prices, "").await.status, 200);
+        let own = api.anonymous().send(login(&json!({"key": default}).to_string())).await;
+        assert_eq!(own.status, 200);
+        assert_eq!(api.by(&format!("guess {n}")).act(prices, "").await.status, 401);
+    }
+    assert_eq!(api.act(prices, "").await.status, 429, "a login of one's own forgives no guesses");
 }
 
 #[actix_web::test]

@@ -51,6 +51,10 @@ async fn case_11_providers() {
     // What was shown can be sent back.
     let mut echo = api.data("providers/getProviders", "").await[0].clone();
     echo["providerId"] = json!(id);
+    let mut moved = echo.clone();
+    moved["url"] = json!("https://moved.example/v1");
+    let moved = api.data("providers/editProvider", &moved.to_string()).await;
+    assert_eq!((&moved["url"], &moved["baseUrl"]), (&moved["baseUrl"], &json!("https://moved.example/v1")));
     let same = api.data("providers/editProvider", &echo.to_string()).await;
     assert_eq!((&same["tpm"], &same["weight"]), (&json!(5), &json!(20)));
     let fresh = json!({"providerId": id, "apiKey": "sk-new-credential"}).to_string();
@@ -65,7 +69,7 @@ async fn case_11_providers() {
         .await
         .unwrap();
     assert_eq!(log[0].0, "providers/addProvider");
-    assert!(log.len() == 5 && log.iter().all(|entry| entry.1.is_some()));
+    assert!(log.len() == 6 && log.iter().all(|entry| entry.1.is_some()));
     assert!(!format!("{log:?}").contains("sk-"));
 
     assert_eq!(api.act("providers/removeProvider", &json!({"providerId": id}).to_string()).await.status, 200);
