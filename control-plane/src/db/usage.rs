@@ -8,6 +8,7 @@ mod facts;
 mod filter;
 mod limits;
 mod rank;
+mod seek;
 mod sums;
 mod today;
 
@@ -16,8 +17,7 @@ pub use facts::{active_sessions, billed_minutes, models, requests_since, session
 pub use filter::Filter;
 pub use limits::{LimitRow, limits};
 pub use rank::{Rank, leaderboard};
-pub use sums::{Summary, summary};
-
+pub use sums::{Counted, Summary, counted, summary};
 pub use today::{
     KeyModel, Last, ProviderDay, last_of_keys, last_of_providers, of_keys_since, of_providers_since,
 };
@@ -25,16 +25,17 @@ pub use today::{
 use super::schema::{keys, providers, usage_records, users};
 use super::{Conn, Error};
 use bigdecimal::BigDecimal;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::{Timestamptz, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use filter::{Named, Sql, Value as Bound};
+use seek::{Grain, Start, narrow, seek};
 use serde_json::Value;
 use std::collections::HashMap;
-use sums::{Start, seek};
+use sums::Bucket;
 use usage_records::dsl;
 use uuid::Uuid;
 
@@ -110,14 +111,21 @@ pub struct Part {
     pub limit: i64,
 }
 
-/// Records, newest first. Their identities come from the indexes alone, then the rows.
-pub async fn page(conn: &mut Conn, filter: &Filter, zone: Tz, part: Part) -> Result<Vec<Record>, Error> {
+/// Records, newest first; `counted` is of the same filter. Their identities come from the indexes alone, then the rows.
+pub async fn page(
+    conn: &mut Conn,
+    filter: &Filter,
+    counted: &Counted,
+    zone: Tz,
+    part: Part,
+) -> Result<Vec<Record>, Error> {
+    let days = counted.days.as_deref();
     let start = match part.offset > STEPS && part.after.is_none() {
-        true => seek(conn, filter, zone, part.offset).await?,
-        false => Some(Start { filter: filter.clone(), skip: part.offset, floor: None }),
+        true => seek(conn, filter, zone, part.offset, (days, Grain::Quarter)).await?,
+        false => Some(Start::at_end(filter, part.offset)),
     };
     let Some(start) = start else { return Ok(Vec::new()) };
-    let found = identified(conn, start, zone, part).await?;
+    let found = identified(conn, start, days, zone, part).await?;
     let times = || found.iter().map(|found| found.created_at);
     let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(Vec::new()) };
     let ids: Vec<Uuid> = found.iter().map(|found| found.id).collect();
@@ -128,22 +136,20 @@ pub async fn page(conn: &mut Conn, filter: &Filter, zone: Tz, part: Part) -> Res
     Ok(query.select(Record::as_select()).load(conn).await?)
 }
 
-/// Of several filters together no index has the order, and Postgres reads all that one of them passes: the sums say
-/// how far back the page goes.
-async fn identified(conn: &mut Conn, start: Start, zone: Tz, part: Part) -> Result<Vec<Found>, Error> {
-    if start.filter.is_mixed() {
-        let until = part.after.map(|place| place.created_at + TimeDelta::microseconds(1));
-        let until = [start.filter.until, until].into_iter().flatten().min();
-        let newer = Filter { until, ..start.filter.clone() };
-        let rows = start.skip.saturating_add(part.limit);
-        if let Some(Start { floor: Some(floor), .. }) = seek(conn, &newer, zone, rows - 1).await? {
-            let from = Some(newer.from.map_or(floor, |from| from.max(floor)));
-            let near = Start { filter: Filter { from, ..start.filter.clone() }, ..start };
-            let found: Vec<Found> = identities(&near, part).query().load(conn).await?;
-            // Records of the very time of a place may count although they are not after it.
-            if i64::try_from(found.len()).is_ok_and(|count| count == part.limit) {
-                return Ok(found);
-            }
+async fn identified(
+    conn: &mut Conn,
+    start: Start,
+    days: Option<&[Bucket]>,
+    zone: Tz,
+    part: Part,
+) -> Result<Vec<Found>, Error> {
+    if let Some(days) = days {
+        let after = part.after.map(|place| place.created_at);
+        let near = narrow(conn, &start, zone, (after, part.limit), days).await?;
+        let found: Vec<Found> = identities(&near.start, part).query().load(conn).await?;
+        // Records of the very time of a place may count although they are not after it.
+        if near.is_all || i64::try_from(found.len()).is_ok_and(|count| count == part.limit) {
+            return Ok(found);
         }
     }
     Ok(identities(&start, part).query().load(conn).await?)

@@ -52,6 +52,19 @@ fn questions() -> Vec<(&'static str, &'static str, Value)> {
         ("an endpoint", LOGS, json!({"endpoint": "/v1/messages/count_tokens"})),
         ("a session", LOGS, json!({"sessionId": "session-4711"})),
         ("model, status, provider", LOGS, json!({"model": "model-2", "statusCode": 429, "providerId": 2})),
+        ("a provider, a model", LOGS, json!({"providerId": 2, "model": "model-2"})),
+        ("a provider, hardly its model", LOGS, json!({"providerId": 8, "model": "model-0"})),
+        ("a provider, an endpoint", LOGS, json!({"providerId": 2, "endpoint": "/v1/messages"})),
+        ("a provider, not 200", LOGS, json!({"providerId": 2, "excludeStatusCode200": true})),
+        ("a provider, status 200", LOGS, json!({"providerId": 2, "statusCode": 200})),
+        ("a model, status 200", LOGS, json!({"model": "model-2", "statusCode": 200})),
+        ("a model, an endpoint", LOGS, json!({"model": "model-2", "endpoint": "/v1/messages"})),
+        ("a model, never its endpoint", LOGS, json!({"model": "model-2", "endpoint": "/v1/responses"})),
+        ("a model, a retry", LOGS, json!({"model": "model-2", "minRetryCount": 1})),
+        ("an endpoint, a retry", LOGS, json!({"endpoint": "/v1/messages", "minRetryCount": 1})),
+        ("not 200, two retries", LOGS, json!({"excludeStatusCode200": true, "minRetryCount": 2})),
+        ("a user, a model", LOGS, json!({"userId": 77, "model": "model-2"})),
+        ("a key, not 200", LOGS, json!({"keyId": 777, "excludeStatusCode200": true})),
         ("not 200, page 400", LOGS, json!({"excludeStatusCode200": true, "page": 400})),
         ("today", CHART, json!({"timeRange": "today"})),
         ("7 days", CHART, json!({"timeRange": "7days"})),
@@ -97,7 +110,8 @@ fn rows() -> Vec<String> {
          to_char(first, 'YYYY_MM'), first || 'Z', (first + interval '1 month')::date || 'Z'); END $$"
             .to_owned(),
     );
-    // Numbers that look random but are the same in every run.
+    // Numbers that look random but are the same in every run. Provider 8 hardly ever serves model-0, though both are
+    // common.
     all.push(
         "CREATE FUNCTION mix(n int, salt int, below int) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE \
          AS 'SELECT (hashint8(n::bigint * 64 + salt) & 2147483647) % below'"
@@ -112,8 +126,8 @@ fn rows() -> Vec<String> {
          SELECT gen_random_uuid(), now() - interval '30 days' * (n::float8 / {records}), 1, 2 + (key - 1) / 10, key, \
          1 + mix(n, 1, 8), 'proxy-0', 'session-' || n / 20, 'anthropic', \
          (ARRAY['/v1/messages', '/v1/messages', '/v1/chat/completions', '/v1/messages/count_tokens'])[1 + mix(n, 2, 4)], \
-         CASE WHEN n % 200000 = 77 THEN 'model-rare' ELSE 'model-' || mix(n, 3, 12) END, \
-         CASE WHEN mix(n, 4, 10) = 0 THEN 'model-mapped' ELSE 'model-' || mix(n, 3, 12) END, true, \
+         CASE WHEN n % 200000 = 77 THEN 'model-rare' ELSE model END, \
+         CASE WHEN mix(n, 4, 10) = 0 THEN 'model-mapped' ELSE model END, true, \
          CASE WHEN mix(n, 5, 20) = 0 THEN 'exhausted' ELSE 'completed' END, \
          CASE WHEN mix(n, 5, 20) > 0 THEN 200 ELSE (ARRAY[429, 500, 503, 499])[1 + mix(n, 6, 4)] END, \
          mix(n, 7, 5000), mix(n, 8, 900), 0, mix(n, 9, 20000), mix(n, 10, 300), 0, 'reported', \
@@ -122,7 +136,9 @@ fn rows() -> Vec<String> {
          jsonb_build_array(jsonb_build_object('provider_id', 1 + mix(n, 1, 8), 'provider_name', 'provider', 'reason', \
          'request_success', 'selected_by', 'initial_selection', 'status', 200, 'detail', '', 'model', 'model')), \
          CASE WHEN mix(n, 14, 25) = 0 THEN mix(n, 15, 3) ELSE 0 END, 'claude-cli/2.0', '10.0.0.1', 4000, 9000, 12 \
-         FROM (SELECT n, 1 + mix(n, 16, {keys}) AS key FROM generate_series(1, {records}) AS n) AS made"
+         FROM (SELECT n, 1 + mix(n, 16, {keys}) AS key, \
+         CASE WHEN mix(n, 1, 8) = 7 AND mix(n, 3, 12) = 0 AND n % 1000 <> 0 THEN 'model-1' \
+         ELSE 'model-' || mix(n, 3, 12) END AS model FROM generate_series(1, {records}) AS n) AS made"
     ));
     all
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::db::rollup;
-use crate::db::usage::{Filter, Part, Place, page, summary};
+use crate::db::usage::{Filter, Part, Place, counted, page};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::pb;
@@ -144,7 +144,8 @@ async fn compare(api: &Api, filter: &Filter, offset: i64) {
          coalesce(sum(cost), 0) AS cost FROM usage_records WHERE {conditions}"
     );
     let truth: Truth = diesel::sql_query(truth).get_result(&mut conn).await.unwrap();
-    let sums = summary(&mut conn, filter, zone).await.unwrap();
+    let counted = counted(&mut conn, filter, zone).await.unwrap();
+    let sums = counted.sums.clone();
     let sums = Truth {
         requests: sums.requests,
         failed: sums.failed,
@@ -161,7 +162,7 @@ async fn compare(api: &Api, filter: &Filter, offset: i64) {
     let mut after = None;
     for skipped in [0, 3] {
         let part = Part { after, offset: if after.is_some() { 0 } else { offset }, limit: 7 };
-        let records = page(&mut conn, filter, zone, part).await.unwrap();
+        let records = page(&mut conn, filter, &counted, zone, part).await.unwrap();
         let ids: Vec<uuid::Uuid> = records.iter().map(|record| record.id).collect();
         let want: Vec<_> = truth.iter().copied().skip(skipped).take(7).collect();
         assert_eq!(ids, want, "{filter:?} from {offset}, after {after:?}");

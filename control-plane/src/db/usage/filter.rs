@@ -153,7 +153,11 @@ impl Filter {
 
     /// Whether no single index of the ledger leads to its records in order.
     pub(super) fn is_mixed(&self) -> bool {
-        self.facet().is_none() && self.user.is_none() && self.key.is_none() && self.session.is_none()
+        let has_more = match self.facet() {
+            None => true,
+            Some(facet) => self.is_of_caller() && facet != "all",
+        };
+        has_more && self.session.is_none()
     }
 
     /// The one dimension besides callers that the filter is about, as the margins name it; `all` if there is none,

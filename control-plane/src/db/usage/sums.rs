@@ -1,5 +1,5 @@
-//! Exact sums over the records of a filter, and where in time a page lies: whole days from the sums by day, what
-//! is left of a day from quarters of an hour, and only what is left of a quarter from the ledger.
+//! Exact sums over the records of a filter: whole days from the sums by day, what is left of a day from quarters of
+//! an hour, and only what is left of a quarter from the ledger.
 
 use super::super::{Conn, Error, rollup};
 use super::filter::{Filter, Named, Sql};
@@ -7,10 +7,12 @@ use bigdecimal::BigDecimal;
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use chrono_tz::Tz;
 use diesel::QueryableByName;
-use diesel::sql_types::{BigInt, Numeric, Timestamptz};
+use diesel::sql_types::{BigInt, Nullable, Numeric, Timestamptz};
 use diesel_async::RunQueryDsl;
+use std::cmp::Reverse;
+use std::ops::AddAssign;
 
-const QUARTER: TimeDelta = TimeDelta::minutes(15);
+pub(super) const QUARTER: TimeDelta = TimeDelta::minutes(15);
 
 /// Sums over all records of a filter, exact.
 #[expect(missing_docs, reason = "named like the columns")]
@@ -37,8 +39,33 @@ pub struct Summary {
     pub cost: BigDecimal,
 }
 
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            requests,
+            failed,
+            input_tokens,
+            output_tokens,
+            cache_read_tokens,
+            cache_write_5m_tokens,
+            cache_write_1h_tokens,
+            duration_ms,
+            cost,
+        } = other;
+        self.requests += requests;
+        self.failed += failed;
+        self.input_tokens += input_tokens;
+        self.output_tokens += output_tokens;
+        self.cache_read_tokens += cache_read_tokens;
+        self.cache_write_5m_tokens += cache_write_5m_tokens;
+        self.cache_write_1h_tokens += cache_write_1h_tokens;
+        self.duration_ms += duration_ms;
+        self.cost += cost;
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Days,
     Quarters,
     Ledger,
@@ -46,9 +73,9 @@ enum Source {
 
 /// A part of the time, and where its sums stand.
 #[derive(Clone, Debug)]
-struct Piece {
-    source: Source,
-    filter: Filter,
+pub(super) struct Piece {
+    pub(super) source: Source,
+    pub(super) filter: Filter,
 }
 
 fn floor(at: DateTime<Utc>) -> DateTime<Utc> {
@@ -63,17 +90,22 @@ fn ceil(at: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 impl Filter {
-    fn between(&self, source: Source, from: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> Piece {
+    pub(super) fn between(
+        &self,
+        source: Source,
+        from: Option<DateTime<Utc>>,
+        until: Option<DateTime<Utc>>,
+    ) -> Piece {
         Piece { source, filter: Self { from, until, ..self.clone() } }
     }
 
     /// Whether the sums are kept per caller.
-    fn is_of_caller(&self) -> bool {
+    pub(super) fn is_of_caller(&self) -> bool {
         self.user.is_some() || self.key.is_some()
     }
 
     /// The parts of the filter's time, newest first.
-    fn pieces(&self, zone: Tz) -> Vec<Piece> {
+    pub(super) fn pieces(&self, zone: Tz) -> Vec<Piece> {
         if self.session.is_some() {
             return vec![self.between(Source::Ledger, self.from, self.until)];
         }
@@ -112,7 +144,7 @@ impl Filter {
 
 impl Piece {
     /// ` FROM .. WHERE ..`.
-    fn place(&self, sql: &mut Sql) {
+    pub(super) fn place(&self, sql: &mut Sql) {
         match (self.source, self.filter.is_of_caller()) {
             (Source::Ledger, _) => {
                 sql.push(" FROM usage_records WHERE");
@@ -146,7 +178,7 @@ impl Piece {
     }
 
     /// How many records a row stands for.
-    fn weight(&self) -> &'static str {
+    pub(super) fn weight(&self) -> &'static str {
         match self.source {
             Source::Ledger => "count(*)",
             Source::Days | Source::Quarters => "sum(requests)::bigint",
@@ -157,8 +189,9 @@ impl Piece {
 const TOKENS: [&str; 5] =
     ["input_tokens", "output_tokens", "cache_read_tokens", "cache_write_5m_tokens", "cache_write_1h_tokens"];
 
-/// The statement behind [`summary`]; `None` where there is nothing to add up.
-fn statement(filter: &Filter, zone: Tz) -> Option<Sql> {
+/// The statement behind [`summary`]; `None` where there is nothing to add up. `by_day`: a row per day, and one more
+/// for what lies before and after whole days.
+fn statement(filter: &Filter, zone: Tz, by_day: bool) -> Option<Sql> {
     let pieces = filter.pieces(zone);
     if pieces.is_empty() {
         return None;
@@ -166,91 +199,71 @@ fn statement(filter: &Filter, zone: Tz) -> Option<Sql> {
     let mut sql = Sql::default();
     let total = |column: &str| format!("coalesce(sum({column}), 0)::bigint AS {column}");
     let totals = ["requests", "failed", "duration_ms"].into_iter().chain(TOKENS).map(total);
-    sql.push("SELECT coalesce(sum(cost), 0) AS cost, ");
+    sql.push(if by_day { "SELECT start, " } else { "SELECT NULL::timestamptz AS start, " });
+    sql.push("coalesce(sum(cost), 0) AS cost, ");
     sql.push(&totals.collect::<Vec<_>>().join(", "));
     sql.push(" FROM (");
     for (at, piece) in pieces.iter().enumerate() {
         let (weight, failed) = (piece.weight(), piece.failed());
+        let is_split = by_day && piece.source == Source::Days;
         sql.push(if at == 0 { "SELECT " } else { " UNION ALL SELECT " });
-        sql.push(&format!("sum(cost) AS cost, {weight} AS requests, {failed} AS failed"));
+        sql.push(if is_split { "start" } else { "NULL::timestamptz AS start" });
+        sql.push(&format!(", sum(cost) AS cost, {weight} AS requests, {failed} AS failed"));
         for column in ["duration_ms"].into_iter().chain(TOKENS) {
             sql.push(&format!(", sum({column}) AS {column}"));
         }
         piece.place(&mut sql);
+        sql.push(if is_split { " GROUP BY start" } else { "" });
     }
     sql.push(") AS pieces");
+    sql.push(if by_day { " GROUP BY start" } else { "" });
     Some(sql)
+}
+
+#[derive(QueryableByName)]
+struct Row {
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    start: Option<DateTime<Utc>>,
+    #[diesel(embed)]
+    sums: Summary,
+}
+
+/// A stretch of time and how many of a filter's records began in it.
+#[derive(Clone, Copy, Debug, QueryableByName)]
+pub(super) struct Bucket {
+    #[diesel(sql_type = Timestamptz)]
+    pub(super) start: DateTime<Utc>,
+    #[diesel(sql_type = BigInt)]
+    pub(super) count: i64,
+}
+
+/// A filter's sums, with what a page of its records is found by.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Over all records.
+    pub sums: Summary,
+    /// The whole days that have any, newest first, of a filter that no single index leads along.
+    pub(super) days: Option<Vec<Bucket>>,
+}
+
+/// The sums, and for [`super::page`] the days they came from.
+pub async fn counted(conn: &mut Conn, filter: &Filter, zone: Tz) -> Result<Counted, Error> {
+    let by_day = filter.is_mixed();
+    let rows: Vec<Row> = match statement(filter, zone, by_day) {
+        None => Vec::new(),
+        Some(sql) => sql.query().load(conn).await?,
+    };
+    let mut days: Vec<Bucket> = rows
+        .iter()
+        .filter_map(|row| row.start.map(|start| Bucket { start, count: row.sums.requests }))
+        .collect();
+    days.sort_unstable_by_key(|day| Reverse(day.start));
+    let mut sums = Summary::default();
+    rows.into_iter().for_each(|row| sums += row.sums);
+    Ok(Counted { sums, days: by_day.then_some(days) })
 }
 
 /// The sums.
 pub async fn summary(conn: &mut Conn, filter: &Filter, zone: Tz) -> Result<Summary, Error> {
-    match statement(filter, zone) {
-        None => Ok(Summary::default()),
-        Some(sql) => Ok(sql.query().get_result(conn).await?),
-    }
-}
-
-#[derive(QueryableByName)]
-struct Bucket {
-    #[diesel(sql_type = Timestamptz)]
-    start: DateTime<Utc>,
-    #[diesel(sql_type = BigInt)]
-    count: i64,
-}
-
-/// Where a page begins: before an instant, and so many rows further on.
-#[derive(Clone, Debug)]
-pub(super) struct Start {
-    /// The filter, ending at that instant.
-    pub(super) filter: Filter,
-    /// Rows to skip from there.
-    pub(super) skip: i64,
-    /// Where the row that comes then begins at the earliest.
-    pub(super) floor: Option<DateTime<Utc>>,
-}
-
-/// Skips whole days and quarters by their counts, so that a high page number reads no more than its own quarter
-/// of an hour; with a caller in the filter, its own day. `None`: beyond the last record.
-pub(super) async fn seek(
-    conn: &mut Conn,
-    filter: &Filter,
-    zone: Tz,
-    offset: i64,
-) -> Result<Option<Start>, Error> {
-    let mut left = offset;
-    let mut pieces = filter.pieces(zone);
-    pieces.reverse();
-    while let Some(piece) = pieces.pop() {
-        let mut sql = Sql::default();
-        let start = match piece.source {
-            Source::Ledger => "date_bin('15 minutes', created_at, 'epoch')",
-            _ => "start",
-        };
-        sql.push(&format!("SELECT {start} AS start, {} AS count", piece.weight()));
-        piece.place(&mut sql);
-        sql.push(" GROUP BY 1 ORDER BY 1 DESC");
-        let buckets: Vec<Bucket> = sql.query().load(conn).await?;
-        let Some(bucket) = buckets.into_iter().find(|bucket| match bucket.count > left {
-            true => true,
-            false => {
-                left -= bucket.count;
-                false
-            }
-        }) else {
-            continue;
-        };
-        let end = match piece.source {
-            Source::Days => rollup::day_after(bucket.start, zone),
-            _ => bucket.start + QUARTER,
-        };
-        let until = Some(piece.filter.until.map_or(end, |until| until.min(end)));
-        if piece.source == Source::Days && !filter.is_of_caller() {
-            // Within the day by quarters; they are whole, as every midnight is one of them.
-            pieces.push(piece.filter.between(Source::Quarters, Some(bucket.start), until));
-            continue;
-        }
-        let floor = Some(piece.filter.from.map_or(bucket.start, |from| from.max(bucket.start)));
-        return Ok(Some(Start { filter: Filter { until, ..filter.clone() }, skip: left, floor }));
-    }
-    Ok(None)
+    Ok(counted(conn, filter, zone).await?.sums)
 }

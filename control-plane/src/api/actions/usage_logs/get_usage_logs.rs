@@ -109,13 +109,13 @@ pub async fn get_usage_logs(caller: LoggedIn, state: Data<State>, ask: Ask<GetUs
     let mut snapshot = conn.build_transaction().repeatable_read().read_only();
     let (sums, records, names) = snapshot
         .run(async |conn| -> Result<_, Failure> {
-            let sums = usage::summary(conn, &filter, zone).await?;
-            let records = match sums.requests > offset {
-                true => usage::page(conn, &filter, zone, part).await?,
+            let counted = usage::counted(conn, &filter, zone).await?;
+            let records = match counted.sums.requests > offset {
+                true => usage::page(conn, &filter, &counted, zone, part).await?,
                 false => Vec::new(),
             };
             let names = usage::names(conn, filter.owner, &records).await?;
-            Ok((sums, records, names))
+            Ok((counted.sums, records, names))
         })
         .await?;
     drop(conn);
