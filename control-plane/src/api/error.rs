@@ -8,8 +8,8 @@ use crate::db;
 use crate::rules::{Code, Language, Refusal};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{HttpMessage, HttpResponse, ResponseError};
 use contract::seal::SealError;
@@ -176,13 +176,17 @@ pub fn language(headers: &header::HeaderMap) -> Language {
 
 /// Around everything under `/api`: failures get their envelope, their language and their line in the log.
 pub async fn envelope(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let began = Instant::now();
     let language = language(request.headers());
     let id = uuid::Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
+    // Probes and link checkers ask with HEAD: what GET answers, of which the server sends only the head.
+    if request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
     let response = next.call(request).await?;
     let replaced = response.response().error().map(|error| rendered(error, language, id));
     let mut response = match replaced {

@@ -4,7 +4,7 @@ use super::body::Body;
 use crate::store;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
-use contract::table::Measure;
+use contract::table::{Measure, Scope};
 use contract::usage::Dialect;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -108,22 +108,27 @@ pub enum Refusal {
 }
 
 fn limit_text(refusal: &store::Refusal) -> String {
-    let what = match refusal.measure {
-        Measure::Requests => "requests per minute",
-        Measure::Sessions => "concurrent sessions",
-        Measure::Usd => "spending",
+    let whose = match refusal.scope {
+        Scope::Key(_) => "this API key",
+        Scope::User(_) => "this user",
+        Scope::Provider(_) => "the provider",
     };
     match refusal.measure {
         Measure::Usd => {
             let usd = |nano: i64| contract::money::NanoUsd(nano).to_usd();
             format!(
-                "the {what} limit ({}) is reached: {} of {} USD",
+                "the spending limit of {whose} ({}) is reached: {} of {} USD",
                 refusal.limit_type,
                 usd(refusal.current),
                 usd(refusal.limit)
             )
         }
-        _ => format!("the limit of {} {what} is reached", refusal.limit),
+        Measure::Requests => {
+            format!("the limit of {whose} of {} requests per minute is reached", refusal.limit)
+        }
+        Measure::Sessions => {
+            format!("the limit of {whose} of {} concurrent sessions is reached", refusal.limit)
+        }
     }
 }
 

@@ -205,6 +205,11 @@ async fn case_5_the_document() {
     }
     let health = api.send(TestRequest::get().uri("/api/actions/health")).await;
     assert_eq!(health.body["status"], "ok");
+    for (path, status) in [("health", 200), ("openapi.json", 200), ("users/getUsers", 401)] {
+        let request =
+            TestRequest::default().method(actix_web::http::Method::HEAD).uri(&format!("/api/actions/{path}"));
+        assert_eq!(api.send(request).await.status, status, "HEAD {path}");
+    }
     let tags: Vec<&str> =
         document["tags"].as_array().unwrap().iter().map(|tag| tag["name"].as_str().unwrap()).collect();
     let seed = [
