@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const RECORDS: u32 = 1_000_000;
 /// Users; each has ten keys.
 const USERS: u32 = 2_000;
+/// The first of them, whose first key makes a tenth of all requests.
+const BUSIEST: u32 = 2;
 /// Calls of each question that are measured, after a few that are not.
 const CALLS: usize = 60;
 const WARM: usize = 5;
@@ -64,6 +66,16 @@ fn questions() -> Vec<(&'static str, &'static str, Value)> {
         ("an endpoint, a retry", LOGS, json!({"endpoint": "/v1/messages", "minRetryCount": 1})),
         ("not 200, two retries", LOGS, json!({"excludeStatusCode200": true, "minRetryCount": 2})),
         ("a user, a model", LOGS, json!({"userId": 77, "model": "model-2"})),
+        ("the busiest user", LOGS, json!({"userId": BUSIEST})),
+        ("the busiest user, page 1,000", LOGS, json!({"userId": BUSIEST, "page": 1_000})),
+        (
+            "the busiest user, odd instants",
+            LOGS,
+            json!({"userId": BUSIEST, "startTime": odd(500), "endTime": odd(75)}),
+        ),
+        ("the busiest user, a model", LOGS, json!({"userId": BUSIEST, "model": "model-2"})),
+        ("the busiest user, a rare model", LOGS, json!({"userId": BUSIEST, "model": "model-rare"})),
+        ("the busiest user, not 200", LOGS, json!({"userId": BUSIEST, "excludeStatusCode200": true})),
         ("a key, not 200", LOGS, json!({"keyId": 777, "excludeStatusCode200": true})),
         ("not 200, page 400", LOGS, json!({"excludeStatusCode200": true, "page": 400})),
         ("today", CHART, json!({"timeRange": "today"})),
@@ -71,10 +83,12 @@ fn questions() -> Vec<(&'static str, &'static str, Value)> {
         ("30 days", CHART, json!({"timeRange": "30days"})),
         ("this month", CHART, json!({"timeRange": "thisMonth"})),
         ("one user's keys, 30 days", CHART, json!({"timeRange": "30days", "userId": 77})),
+        ("the busiest user's keys, 30 days", CHART, json!({"timeRange": "30days", "userId": BUSIEST})),
         ("overview", OVERVIEW, json!({})),
         ("models", "usage-logs/getModelList", json!({})),
         ("status codes", "usage-logs/getStatusCodeList", json!({})),
         ("limits of a user", "users/getUserLimitUsage", json!({"userId": 77})),
+        ("limits of the busiest user", "users/getUserLimitUsage", json!({"userId": BUSIEST})),
         ("limits of a key", "keys/getKeyLimitUsage", json!({"keyId": 777})),
         ("limits of a provider", "providers/getProviderLimitUsage", json!({"providerId": 3})),
         ("a page of users", "users/getUsers", json!({"page": 7, "limit": 50})),
@@ -136,7 +150,7 @@ fn rows() -> Vec<String> {
          jsonb_build_array(jsonb_build_object('provider_id', 1 + mix(n, 1, 8), 'provider_name', 'provider', 'reason', \
          'request_success', 'selected_by', 'initial_selection', 'status', 200, 'detail', '', 'model', 'model')), \
          CASE WHEN mix(n, 14, 25) = 0 THEN mix(n, 15, 3) ELSE 0 END, 'claude-cli/2.0', '10.0.0.1', 4000, 9000, 12 \
-         FROM (SELECT n, 1 + mix(n, 16, {keys}) AS key, \
+         FROM (SELECT n, CASE WHEN mix(n, 17, 10) = 0 THEN 1 ELSE 1 + mix(n, 16, {keys}) END AS key, \
          CASE WHEN mix(n, 1, 8) = 7 AND mix(n, 3, 12) = 0 AND n % 1000 <> 0 THEN 'model-1' \
          ELSE 'model-' || mix(n, 3, 12) END AS model FROM generate_series(1, {records}) AS n) AS made"
     ));
