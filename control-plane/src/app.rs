@@ -4,6 +4,7 @@
 mod start;
 mod tls;
 
+use crate::api::actions::model_prices::keep_synced;
 use crate::config::Config;
 use crate::db::{self, Pool};
 use crate::ingest::Ingest;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
@@ -109,7 +110,9 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
     let state =
         api::State::new(pool.clone(), settings(&config, outbound), wake, fleet.clone(), newest.clone());
-    let admin = serve_admin(&config, &tasks, listeners.http, Arc::new(state))?;
+    let state = Arc::new(state);
+    start_price_sync(&config, &tasks, &state);
+    let admin = serve_admin(&config, &tasks, listeners.http, state)?;
     let shown = ops::State {
         pool: pool.clone(),
         newest: newest.clone(),
@@ -169,6 +172,22 @@ fn start_storing(config: &Config, tasks: &Tasks, pool: &Pool, wake: &Wake, from:
     let (health, pool, wake) = (from.1.clone(), pool.clone(), wake.clone());
     tasks
         .keep("health", move || health.clone().store(pool.clone(), settings, wake.clone(), shutdown.clone()));
+}
+
+/// Like a job, but what it does is an action.
+fn start_price_sync(config: &Config, tasks: &Tasks, state: &Arc<api::State>) {
+    let Some(period) = config.outbound.price_sync else { return };
+    let (state, token, tick) = (state.clone(), tasks.shutdown().clone(), config.jobs.period.min(period));
+    tasks.keep("price-sync", move || {
+        let (state, token) = (state.clone(), token.clone());
+        async move {
+            let mut ticks = interval(tick);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while token.run_until_cancelled(ticks.tick()).await.is_some() {
+                jobs::ended("price-sync", keep_synced::run(&state, period).await);
+            }
+        }
+    });
 }
 
 struct Listener {

@@ -62,7 +62,8 @@ pub fn start(tasks: &Tasks, context: &Context) {
     job!("forget-proxies", forget::run);
 }
 
-fn ended(job: &'static str, result: anyhow::Result<()>) {
+/// Counts a run, and says why it failed.
+pub fn ended(job: &'static str, result: anyhow::Result<()>) {
     let word = if result.is_ok() { "ok" } else { "error" };
     metrics::counter!(metric::JOB_RUNS, "job" => job, "result" => word).increment(1);
     if let Err(error) = result {

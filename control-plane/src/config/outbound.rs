@@ -20,6 +20,8 @@ pub struct Outbound {
     pub timeout: Duration,
     /// `PRICE_URL`: the table that `syncLiteLLMPrices` takes.
     pub price_url: Url,
+    /// `PRICE_SYNC_SECONDS`: how often it is fetched without being asked for; 0: never.
+    pub price_sync: Option<Duration>,
     /// `PRICE_TIMEOUT_MS`: for the whole table; after that the bundled one is taken.
     pub price_timeout: Duration,
     /// `PRICE_MAX_BYTES`: of the table.
@@ -32,10 +34,12 @@ impl Outbound {
         let entries = allow.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         let wrong =
             |()| Invalid::new("OUTBOUND_ALLOW", "must be a comma list of hosts, addresses and networks");
+        let sync = env.number("PRICE_SYNC_SECONDS", 21_600)?;
         Ok(Self {
             allow: entries.map(str::parse).collect::<Result<_, _>>().map_err(wrong)?,
             timeout: env.millis("OUTBOUND_TIMEOUT_MS", 10_000)?,
             price_url: env.parsed("PRICE_URL", LITELLM, "must be an absolute URL")?,
+            price_sync: (sync > 0).then(|| Duration::from_secs(sync.into())),
             price_timeout: env.millis("PRICE_TIMEOUT_MS", 10_000)?,
             price_max: env.count("PRICE_MAX_BYTES", 16 << 20)?,
         })

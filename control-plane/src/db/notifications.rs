@@ -137,6 +137,21 @@ fn short(error: &str) -> String {
     error.chars().filter(|c| *c != '\0').take(ERROR_MAX).collect()
 }
 
+/// Lets the first interval of a topic begin now, unless one began before.
+pub async fn begin_checks(conn: &mut Conn, owner: i64, topic: &str, now: DateTime<Utc>) -> Result<(), Error> {
+    let row = (
+        notification_checks::owner_id.eq(owner),
+        notification_checks::topic.eq(topic),
+        notification_checks::checked_at.eq(now),
+    );
+    diesel::insert_into(notification_checks::table)
+        .values(row)
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
 /// Whether a topic of an owner is due to be looked at; if so, no other replica is told so for `interval`.
 pub async fn take_check(
     conn: &mut Conn,

@@ -15,6 +15,7 @@ pub fn outbound(price_url: &str) -> Outbound {
         timeout: limit,
         price_url: price_url.parse().unwrap(),
         price_timeout: limit,
+        price_sync: None,
         price_max: 1 << 20,
     })
     .unwrap()

@@ -10,6 +10,7 @@ fn outbound(allow: &[&str], timeout: Duration) -> Outbound {
         timeout,
         price_url: Url::parse("http://127.0.0.1:1/prices").unwrap(),
         price_timeout: timeout,
+        price_sync: None,
         price_max: 100,
     };
     Outbound::new(settings).unwrap()
@@ -100,6 +101,7 @@ async fn a_table_is_bounded() {
         timeout: LONG,
         price_url: url,
         price_timeout: LONG,
+        price_sync: None,
         price_max: 5,
     };
     assert!(matches!(Outbound::new(settings).unwrap().price_table().await, Err(Error::TooLarge(5))));

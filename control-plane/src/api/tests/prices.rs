@@ -1,11 +1,13 @@
 //! Prices that come from elsewhere.
 
 use super::*;
+use crate::api::actions::model_prices::keep_synced;
 use crate::db::schema::prices;
 use crate::outbound::testing::Mock;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::json;
+use std::time::Duration;
 
 async fn set_source(api: &Api, model: &str, source: &str) {
     let mut conn = api.state.pool.write().await.unwrap();
@@ -77,4 +79,51 @@ async fn a_sync_without_the_remote_table_falls_back_and_takes_nothing_back() {
     let internal = Api::made(|settings| settings.outbound = outbound("http://127.0.0.2:1/")).await;
     let reason = internal.data("model-prices/syncLiteLLMPrices", "").await["reason"].clone();
     assert!(reason.as_str().unwrap().contains("OUTBOUND_ALLOW"), "{reason}");
+}
+
+#[actix_web::test]
+async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
+    let table = json!({
+        "bundled-model": {"mode": "chat", "input_cost_per_token": 2e-6},
+        "ours": {"mode": "chat", "input_cost_per_token": 9e-6},
+        "new-claude": {"mode": "chat", "input_cost_per_token": 3e-6},
+    });
+    let mock = Mock::start(200, &table.to_string()).await;
+    let api = Api::made(|settings| settings.outbound = outbound(&mock.url)).await;
+    let ours = json!({"jsonContent": r#"{"ours":{"mode":"chat","input_cost_per_token":1e-6}}"#});
+    api.data("model-prices/uploadPriceTable", &ours.to_string()).await;
+    let prices = async || {
+        let rows = api.data("model-prices/getModelPrices", "").await;
+        let price = |row: &Value| (row["modelName"].as_str().unwrap().to_owned(), row["inputPrice"].clone());
+        rows.as_array().unwrap().iter().map(price).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let before = prices().await;
+    keep_synced::run(&api.state, Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(
+        (prices().await, mock.requests().len()),
+        (before.clone(), 0),
+        "a period after the first start"
+    );
+    let generation = async || {
+        let mut conn = api.state.pool.write().await.unwrap();
+        crate::db::generation::current(&mut conn).await.unwrap()
+    };
+    let first = generation().await;
+    keep_synced::run(&api.state, Duration::ZERO).await.unwrap();
+    let after = prices().await;
+    let price = |model: &str| after.get(model).cloned();
+    assert_eq!(
+        (price("bundled-model"), price("ours"), price("new-claude")),
+        (Some(json!(2)), Some(json!(1)), Some(json!(3)))
+    );
+    let second = generation().await;
+    assert!(second > first);
+    keep_synced::run(&api.state, Duration::ZERO).await.unwrap();
+    assert_eq!((generation().await, mock.requests().len()), (second, 2), "nothing new, nothing written");
+
+    let broken = Mock::start(500, "no").await;
+    let broken = api.restarted(|settings| settings.outbound = outbound(&broken.url));
+    let error = keep_synced::run(&broken.state, Duration::ZERO).await.unwrap_err();
+    assert!(error.to_string().contains("HTTP 500"), "{error:#}");
+    assert_eq!(prices().await, after);
 }

@@ -29,6 +29,13 @@ pub struct Uploaded {
     skipped_conflicts: Vec<String>,
 }
 
+impl Uploaded {
+    /// New models, and models with other prices than before.
+    pub(super) fn changed(&self) -> (usize, usize) {
+        (self.added.len(), self.updated.len())
+    }
+}
+
 /// Which rows a table may write.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -37,7 +44,19 @@ pub(super) struct Rule {
     /// Models whose manual prices may be overwritten.
     pub(super) overwrite: HashSet<String>,
     /// Only rows from here are changed, besides those that do not exist; `None`: all but manual ones.
-    pub(super) only: Option<&'static str>,
+    pub(super) only: Option<&'static [&'static str]>,
+}
+
+/// Whether a table would change anything.
+pub(super) async fn differs(
+    conn: &mut Conn,
+    owner: i64,
+    table: &Table,
+    rule: &Rule,
+) -> Result<bool, Failure> {
+    let models: Vec<&str> = table.entries.keys().map(String::as_str).collect();
+    let known = prices::of_models(conn, owner, &models).await?;
+    Ok(compare(table, &known, rule).changed() != (0, 0))
 }
 
 /// Writes what differs, with its audit entry.
@@ -63,8 +82,8 @@ pub(super) async fn merge_in_tx(
         })
         .collect();
     prices::upsert_in_tx(conn, &rows).await?;
-    let details =
-        json!({"added": uploaded.added.len(), "updated": uploaded.updated.len(), "source": rule.source});
+    let (added, updated) = uploaded.changed();
+    let details = json!({"added": added, "updated": updated, "source": rule.source});
     let closed = write.close_in_tx(conn, caller, ("price", None), details).await?;
     Ok((uploaded, closed))
 }
@@ -77,7 +96,10 @@ fn compare(table: &Table, known: &HashMap<String, prices::Price>, rule: &Rule) -
             Some(row) if row.source == "manual" && !rule.overwrite.contains(model) => {
                 &mut uploaded.skipped_conflicts
             }
-            Some(row) if row.data == *data || rule.only.is_some_and(|only| only != row.source) => {
+            Some(row)
+                if row.data == *data
+                    || rule.only.is_some_and(|only| !only.contains(&row.source.as_str())) =>
+            {
                 &mut uploaded.unchanged
             }
             Some(_) => &mut uploaded.updated,

@@ -51,7 +51,7 @@ pub async fn sync_litellm_prices(admin: Admin, state: Data<State>, ask: Ask<Sync
     let overwrite = manual.into_iter().collect();
     let rule = match reason {
         None => Rule { source: "litellm", overwrite, only: None },
-        Some(_) => Rule { source: "bundled", overwrite, only: Some("bundled") },
+        Some(_) => Rule { source: "bundled", overwrite, only: Some(&["bundled"]) },
     };
     let (state, caller) = (&state, &admin.0);
     let mut conn = state.pool.write().await?;
@@ -63,7 +63,7 @@ pub async fn sync_litellm_prices(admin: Admin, state: Data<State>, ask: Ask<Sync
 }
 
 /// The table, or why there is none.
-async fn remote(outbound: &Outbound) -> Result<Table, String> {
+pub(super) async fn remote(outbound: &Outbound) -> Result<Table, String> {
     let bytes = outbound.price_table().await.map_err(|error| error.to_string())?;
     let text = String::from_utf8(bytes).map_err(|_| "the table is not UTF-8".to_owned())?;
     let table = parse_table(&text).map_err(|refusal| refusal.to_string())?;

@@ -1,0 +1,55 @@
+//! The table at `PRICE_URL`, fetched every `PRICE_SYNC_SECONDS`: a model that has no price is served without being
+//! billed, and new ones come every week.
+
+use super::merge::{Rule, differs, merge_in_tx};
+use super::sync_litellm_prices::remote;
+use crate::api::auth::Caller;
+use crate::api::{Failure, State};
+use crate::db::notifications::{begin_checks, take_check};
+use crate::db::rows::ROOT;
+use anyhow::{anyhow, bail};
+use chrono::{TimeDelta, Utc};
+use diesel_async::AsyncConnection;
+use std::collections::HashSet;
+use std::time::Duration;
+
+/// As the claim and the audit entry name it.
+const TOPIC: &str = "price-sync";
+
+/// Fetches and merges the table if that is due, on whichever replica comes first. What a person uploaded stays as it
+/// is; the first sync is one period after the first start, whose bundled prices come with the program.
+pub async fn run(state: &State, period: Duration) -> anyhow::Result<()> {
+    let failed = |failure: Failure| anyhow!("{failure}");
+    let period = TimeDelta::from_std(period)?;
+    let mut conn = state.pool.write().await?;
+    begin_checks(&mut conn, ROOT, TOPIC, Utc::now()).await?;
+    if !take_check(&mut conn, ROOT, TOPIC, Utc::now(), period).await? {
+        return Ok(());
+    }
+    drop(conn);
+    let table = match remote(&state.settings.outbound).await {
+        Ok(table) => table,
+        Err(reason) => bail!("no price table from PRICE_URL: {reason}"),
+    };
+    let rule = Rule { source: "litellm", overwrite: HashSet::new(), only: Some(&["bundled", "litellm"]) };
+    let mut conn = state.pool.write().await?;
+    // Most fetches bring nothing new; then no proxy need hear of it.
+    if !differs(&mut conn, ROOT, &table, &rule).await.map_err(failed)? {
+        return Ok(());
+    }
+    let caller = Caller {
+        id: ROOT,
+        owner: ROOT,
+        is_admin: true,
+        name: String::new(),
+        action: format!("jobs/{TOPIC}"),
+        client_ip: None,
+    };
+    let merged =
+        conn.transaction::<_, Failure, _>(async |conn| merge_in_tx(conn, &caller, &table, &rule).await).await;
+    let (uploaded, closed) = merged.map_err(failed)?;
+    let generation = closed.committed(state).publish();
+    let (added, updated) = uploaded.changed();
+    tracing::info!(added, updated, generation = generation.0, "new prices from PRICE_URL");
+    Ok(())
+}
