@@ -183,8 +183,10 @@ fn start_price_sync(config: &Config, tasks: &Tasks, state: &Arc<api::State>) {
         async move {
             let mut ticks = interval(tick);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            // Half a tick less, so that the tick at which it is due does not come a moment too early.
+            let due = period - tick / 2;
             while token.run_until_cancelled(ticks.tick()).await.is_some() {
-                jobs::ended("price-sync", keep_synced::run(&state, period).await);
+                jobs::ended("price-sync", keep_synced::run(&state, due).await);
             }
         }
     });

@@ -237,17 +237,14 @@ async fn identify(state: &State, request: &HttpRequest, values: &[String]) -> Re
         }
     }
     let (address, now) = (site::client_ip(request, &state.settings).unwrap_or_default(), Instant::now());
-    let mut unknown = Vec::new();
     for value in others {
         login::unlocked(&state.guard, &address, now)?;
         match identity::find(state, value).await? {
             Found::Active(identity) => return Ok(identity),
-            Found::Unknown => unknown.push(value),
+            // At once: a key of his own beside it would make a guess free.
+            Found::Unknown => state.guard.guessed(&address, value, now),
             Found::Inactive => {}
         }
-    }
-    for value in unknown {
-        state.guard.guessed(&address, value, now);
     }
     Err(Code::InvalidCredential.into())
 }

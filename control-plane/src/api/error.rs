@@ -184,7 +184,8 @@ pub async fn envelope(
     let id = uuid::Uuid::now_v7();
     request.extensions_mut().insert(RequestId(id));
     // Probes and link checkers ask with HEAD: what GET answers, of which the server sends only the head.
-    if request.method() == Method::HEAD {
+    let method = request.method().clone();
+    if method == Method::HEAD {
         request.head_mut().method = Method::GET;
     }
     let response = next.call(request).await?;
@@ -209,17 +210,17 @@ pub async fn envelope(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    log(&response, id, began);
+    log(&response, &method, id, began);
     Ok(response)
 }
 
 /// The access record: one line per request, without query, body and credentials.
-fn log(response: &ServiceResponse<BoxBody>, id: uuid::Uuid, began: Instant) {
+fn log(response: &ServiceResponse<BoxBody>, method: &Method, id: uuid::Uuid, began: Instant) {
     let request = response.request();
     let caller = request.extensions().get::<Arc<Caller>>().cloned();
     tracing::info!(
         request_id = %id,
-        method = %request.method(),
+        %method,
         path = request.path(),
         status = response.status().as_u16(),
         duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -177,6 +177,19 @@ pub async fn take_check(
     Ok(upsert.execute(conn).await? > 0)
 }
 
+/// Gives a taken check back, as of an earlier one.
+pub async fn release_check(
+    conn: &mut Conn,
+    owner: i64,
+    topic: &str,
+    checked_at: DateTime<Utc>,
+) -> Result<(), Error> {
+    let row = notification_checks::table
+        .filter(notification_checks::owner_id.eq(owner).and(notification_checks::topic.eq(topic)));
+    diesel::update(row).set(notification_checks::checked_at.eq(checked_at)).execute(conn).await?;
+    Ok(())
+}
+
 /// Forgets what ended before `instant`; its causes may be told again.
 pub async fn forget_before(conn: &mut Conn, instant: DateTime<Utc>) -> Result<usize, Error> {
     let old = notifications::table

@@ -131,6 +131,18 @@ async fn keys_of_before_are_no_guesses_and_no_way_around_the_guard() {
 }
 
 #[actix_web::test]
+async fn a_key_of_ones_own_beside_a_guess_makes_it_no_cheaper() {
+    let api = Api::new().await;
+    let user = api.data("users/addUser", r#"{"name":"A"}"#).await;
+    let own = user["defaultKey"]["key"].as_str().unwrap();
+    for (n, status) in (0..9).map(|n| (n, 200)).chain([(9, 429)]) {
+        let request = TestRequest::post().uri("/api/actions/model-prices/hasPriceTable");
+        let request = request.insert_header(("cookie", format!("session=guess{n}; auth-token={own}")));
+        assert_eq!(api.anonymous().send(request).await.status, status, "guess {n}");
+    }
+}
+
+#[actix_web::test]
 async fn https_in_front_makes_the_cookie_secure() {
     let api = Api::new().await.anonymous();
     let request = login(&json!({"key": TOKEN}).to_string()).insert_header(("x-forwarded-proto", "https"));

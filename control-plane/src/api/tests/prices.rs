@@ -86,12 +86,17 @@ async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
     let table = json!({
         "bundled-model": {"mode": "chat", "input_cost_per_token": 2e-6},
         "ours": {"mode": "chat", "input_cost_per_token": 9e-6},
+        "pinned": {"mode": "chat", "input_cost_per_token": 9e-6},
         "new-claude": {"mode": "chat", "input_cost_per_token": 3e-6},
     });
     let mock = Mock::start(200, &table.to_string()).await;
     let api = Api::made(|settings| settings.outbound = outbound(&mock.url)).await;
-    let ours = json!({"jsonContent": r#"{"ours":{"mode":"chat","input_cost_per_token":1e-6}}"#});
+    let ours = json!({"jsonContent": r#"{"ours":{"mode":"chat","input_cost_per_token":1e-6},
+        "pinned":{"mode":"chat","input_cost_per_token":1e-6}}"#});
     api.data("model-prices/uploadPriceTable", &ours.to_string()).await;
+    set_source(&api, "pinned", "litellm").await;
+    let again = api.data("model-prices/uploadPriceTable", &ours.to_string()).await;
+    assert_eq!(again["unchanged"], json!(["ours", "pinned"]));
     let prices = async || {
         let rows = api.data("model-prices/getModelPrices", "").await;
         let price = |row: &Value| (row["modelName"].as_str().unwrap().to_owned(), row["inputPrice"].clone());
@@ -113,8 +118,8 @@ async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
     let after = prices().await;
     let price = |model: &str| after.get(model).cloned();
     assert_eq!(
-        (price("bundled-model"), price("ours"), price("new-claude")),
-        (Some(json!(2)), Some(json!(1)), Some(json!(3)))
+        [price("bundled-model"), price("ours"), price("pinned"), price("new-claude")],
+        [2, 1, 1, 3].map(|price| Some(json!(price)))
     );
     let second = generation().await;
     assert!(second > first);
@@ -123,7 +128,13 @@ async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
 
     let broken = Mock::start(500, "no").await;
     let broken = api.restarted(|settings| settings.outbound = outbound(&broken.url));
-    let error = keep_synced::run(&broken.state, Duration::ZERO).await.unwrap_err();
-    assert!(error.to_string().contains("HTTP 500"), "{error:#}");
+    let mut conn = api.state.pool.write().await.unwrap();
+    let earlier = "UPDATE notification_checks SET checked_at = checked_at - interval '2 hours'";
+    diesel::sql_query(earlier).execute(&mut conn).await.unwrap();
+    drop(conn);
+    for time in ["first", "after a failure"] {
+        let error = keep_synced::run(&broken.state, Duration::from_secs(3600)).await.expect_err(time);
+        assert!(error.to_string().contains("HTTP 500"), "{error:#}");
+    }
     assert_eq!(prices().await, after);
 }

@@ -116,7 +116,8 @@ pub(super) async fn narrow(
     let until = after.map(|at| at + TimeDelta::microseconds(1));
     let until = [start.filter.until, until].into_iter().flatten().min();
     let newer = Filter { until, ..start.filter.clone() };
-    let last = start.skip.saturating_add(rows) - 1;
+    // The record of the place itself is counted with those before it.
+    let last = start.skip.saturating_add(rows) - i64::from(after.is_none());
     let found = seek(conn, &newer, zone, last, (Some(days), Grain::Day)).await?;
     let is_all = found.is_none();
     let floor = match found {

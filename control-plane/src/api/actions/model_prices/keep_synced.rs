@@ -5,7 +5,7 @@ use super::merge::{Rule, differs, merge_in_tx};
 use super::sync_litellm_prices::remote;
 use crate::api::auth::Caller;
 use crate::api::{Failure, State};
-use crate::db::notifications::{begin_checks, take_check};
+use crate::db::notifications::{begin_checks, release_check, take_check};
 use crate::db::rows::ROOT;
 use anyhow::{anyhow, bail};
 use chrono::{TimeDelta, Utc};
@@ -16,8 +16,9 @@ use std::time::Duration;
 /// As the claim and the audit entry name it.
 const TOPIC: &str = "price-sync";
 
-/// Fetches and merges the table if that is due, on whichever replica comes first. What a person uploaded stays as it
-/// is; the first sync is one period after the first start, whose bundled prices come with the program.
+/// Fetches and merges the table if the last time is a period ago, on whichever replica comes first; after a failure the
+/// next call tries again. What a person uploaded stays as it is; the first sync is one period after the first start,
+/// whose bundled prices come with the program.
 pub async fn run(state: &State, period: Duration) -> anyhow::Result<()> {
     let failed = |failure: Failure| anyhow!("{failure}");
     let period = TimeDelta::from_std(period)?;
@@ -29,9 +30,18 @@ pub async fn run(state: &State, period: Duration) -> anyhow::Result<()> {
     drop(conn);
     let table = match remote(&state.settings.outbound).await {
         Ok(table) => table,
-        Err(reason) => bail!("no price table from PRICE_URL: {reason}"),
+        Err(reason) => {
+            let mut conn = state.pool.write().await?;
+            release_check(&mut conn, ROOT, TOPIC, Utc::now() - period).await?;
+            bail!("no price table from PRICE_URL: {reason}")
+        }
     };
-    let rule = Rule { source: "litellm", overwrite: HashSet::new(), only: Some(&["bundled", "litellm"]) };
+    let rule = Rule {
+        source: "litellm",
+        overwrite: HashSet::new(),
+        only: Some(&["bundled", "litellm"]),
+        pins: false,
+    };
     let mut conn = state.pool.write().await?;
     // Most fetches bring nothing new; then no proxy need hear of it.
     if !differs(&mut conn, ROOT, &table, &rule).await.map_err(failed)? {

@@ -27,6 +27,9 @@ pub struct Uploaded {
     total: usize,
     /// Models with manual prices, which stay.
     skipped_conflicts: Vec<String>,
+    /// Among the unchanged, those that came from elsewhere so far.
+    #[serde(skip)]
+    pinned: Vec<String>,
 }
 
 impl Uploaded {
@@ -45,6 +48,9 @@ pub(super) struct Rule {
     pub(super) overwrite: HashSet<String>,
     /// Only rows from here are changed, besides those that do not exist; `None`: all but manual ones.
     pub(super) only: Option<&'static [&'static str]>,
+    /// Whether rows with the same prices already count as written too: whoever uploads today's prices wants them to
+    /// stay.
+    pub(super) pins: bool,
 }
 
 /// Whether a table would change anything.
@@ -71,7 +77,7 @@ pub(super) async fn merge_in_tx(
     let known = prices::of_models(conn, caller.owner, &models).await?;
     let uploaded = compare(table, &known, rule);
     let row = |model: &'_ String| table.entries.get_key_value(model);
-    let changed = uploaded.added.iter().chain(&uploaded.updated).filter_map(row);
+    let changed = uploaded.added.iter().chain(&uploaded.updated).chain(&uploaded.pinned).filter_map(row);
     let rows: Vec<prices::New<'_>> = changed
         .map(|(model, data)| prices::New {
             owner_id: caller.owner,
@@ -96,10 +102,13 @@ fn compare(table: &Table, known: &HashMap<String, prices::Price>, rule: &Rule) -
             Some(row) if row.source == "manual" && !rule.overwrite.contains(model) => {
                 &mut uploaded.skipped_conflicts
             }
-            Some(row)
-                if row.data == *data
-                    || rule.only.is_some_and(|only| !only.contains(&row.source.as_str())) =>
-            {
+            Some(row) if rule.only.is_some_and(|only| !only.contains(&row.source.as_str())) => {
+                &mut uploaded.unchanged
+            }
+            Some(row) if row.data == *data => {
+                if rule.pins && row.source != rule.source {
+                    uploaded.pinned.push(model.clone());
+                }
                 &mut uploaded.unchanged
             }
             Some(_) => &mut uploaded.updated,

@@ -50,8 +50,8 @@ pub async fn sync_litellm_prices(admin: Admin, state: Data<State>, ask: Ask<Sync
     };
     let overwrite = manual.into_iter().collect();
     let rule = match reason {
-        None => Rule { source: "litellm", overwrite, only: None },
-        Some(_) => Rule { source: "bundled", overwrite, only: Some(&["bundled"]) },
+        None => Rule { source: "litellm", overwrite, only: None, pins: false },
+        Some(_) => Rule { source: "bundled", overwrite, only: Some(&["bundled"]), pins: false },
     };
     let (state, caller) = (&state, &admin.0);
     let mut conn = state.pool.write().await?;

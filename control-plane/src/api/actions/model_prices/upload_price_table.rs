@@ -40,7 +40,7 @@ pub async fn upload_price_table(
 ) -> Reply<Uploaded> {
     let table = parse_table(&content(&ask.form.json_content)?)?;
     let manual = ask.form.overwrite_manual.list(NAMES_MAX, 255)?.unwrap_or_default();
-    let rule = Rule { source: SOURCE, overwrite: manual.into_iter().collect(), only: None };
+    let rule = Rule { source: SOURCE, overwrite: manual.into_iter().collect(), only: None, pins: true };
     let (state, caller) = (&state, &admin.0);
     let mut conn = state.pool.write().await?;
     let (uploaded, closed) = conn
