@@ -119,6 +119,11 @@ impl Snapshot {
 
     /// The price of a model: of its exact name, else of the name without vendor, region and date.
     pub fn price(&self, model: &str) -> Option<&Price> {
+        self.prices.find(model).map(|(_, price)| price)
+    }
+
+    /// The same, with the name of the row in the price table.
+    pub fn named_price(&self, model: &str) -> Option<(&str, &Price)> {
         self.prices.find(model)
     }
 

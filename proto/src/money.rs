@@ -30,6 +30,11 @@ impl NanoUsd {
     }
 }
 
+/// A cache read without a price of its own: this share of the input price, else of the output price.
+pub const CACHE_READ_SHARE: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
+/// A write to a 5-minute cache without a price of its own: so many times the input price.
+pub const CACHE_WRITE_SHARE: Decimal = Decimal::from_parts(125, 0, 0, false, 2);
+
 /// What one model costs: USD per token, and per call. An absent field is not priced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
@@ -157,7 +162,6 @@ impl Price {
         let cache_read = fast(|l| l.priority.cache_read, |t| t.cache_read);
         let cache_read = cache_read.or(long(|l| l.cache_read)).or(self.cache_read);
         let in_price = input.unwrap_or_default();
-        let tenth = Decimal::new(1, 1);
         let write_5m = long(|l| l.cache_write).or(self.cache_write_5m);
         let write_1h = long(|l| l.cache_write_1h.or(l.cache_write.map(|price| price * Decimal::new(16, 1))));
         let write_1h = write_1h.or(self.cache_write_1h);
@@ -165,10 +169,10 @@ impl Price {
             input: in_price,
             output: output.unwrap_or_default(),
             cache_read: cache_read
-                .or(input.map(|p| p * tenth))
-                .or(output.map(|p| p * tenth))
+                .or(input.map(|p| p * CACHE_READ_SHARE))
+                .or(output.map(|p| p * CACHE_READ_SHARE))
                 .unwrap_or_default(),
-            cache_write_5m: write_5m.unwrap_or(in_price * Decimal::new(125, 2)),
+            cache_write_5m: write_5m.unwrap_or(in_price * CACHE_WRITE_SHARE),
             cache_write_1h: write_1h.unwrap_or(in_price * Decimal::TWO),
         }
     }

@@ -72,6 +72,14 @@ pub fn per_million(data: &Value, field: &str) -> Option<Exact> {
     price.checked_mul(Decimal::from(1_000_000)).map(Exact::decimal)
 }
 
+/// The same of the first field that is priced, times its share: what a request is billed by where the table says nothing
+/// of its own.
+pub fn per_million_of(data: &Value, fields: &[(&str, Decimal)]) -> Option<Exact> {
+    let data = data.as_object()?;
+    let found = fields.iter().find_map(|(field, share)| Some(cost(data, field).ok()??.checked_mul(*share)));
+    found?.and_then(|price| price.checked_mul(Decimal::from(1_000_000))).map(Exact::decimal)
+}
+
 /// LiteLLM's fields with prices as JSON numbers again, digit for digit.
 pub fn shown(data: &Value) -> Shown<'_> {
     Shown(data)

@@ -29,6 +29,8 @@ pub fn parse(text: &str, zone: Tz, edge: Edge) -> Option<DateTime<Utc>> {
         day(date, zone, edge)?
     } else if let Ok(at) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
         at.with_timezone(&Utc)
+    } else if let Ok(at) = DateTime::parse_from_str(&text.replacen(' ', "T", 1), "%Y-%m-%dT%H:%M%#z") {
+        at.with_timezone(&Utc)
     } else {
         let formats = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
         let wall = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
@@ -112,6 +114,8 @@ mod tests {
             ("2025-12-31T23:59:59", Edge::Start, Some("2025-12-31T15:59:59.000Z")),
             ("2025-12-31 23:59", Edge::Start, Some("2025-12-31T15:59:00.000Z")),
             ("2025-12-31T23:59:59.5+02:00", Edge::Start, Some("2025-12-31T21:59:59.500Z")),
+            ("2025-12-31T23:59Z", Edge::Start, Some("2025-12-31T23:59:00.000Z")),
+            ("2025-12-31 23:59+02:00", Edge::Start, Some("2025-12-31T21:59:00.000Z")),
             ("1735689600000", Edge::Start, Some("2025-01-01T00:00:00.000Z")),
             ("2025-02-30", Edge::Start, None),
             ("tomorrow", Edge::Start, None),

@@ -138,10 +138,11 @@ impl Subscription<'_> {
     /// What is open, if that is not what was said a moment ago.
     fn news(&self, said: &mut Option<(pb::Live, u32)>) -> Option<pb::Live> {
         let open = self.live.open(LIVE_MOST).iter().map(Into::into).collect();
-        let failing = self.transitions.failing().map(|row| pb::Failing {
+        let failing = self.transitions.failing().into_iter().map(|(row, failed_ms)| pb::Failing {
             provider_id: row.provider_id.0,
             failures: row.failures,
             epoch: row.epoch,
+            failed_ms,
         });
         let failing = failing.collect();
         let live = pb::Live { open, failing };

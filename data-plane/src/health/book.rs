@@ -182,9 +182,17 @@ impl Entry {
 }
 
 impl Transitions {
-    /// Providers with failures in a row that this proxy counts.
-    pub fn failing(&self) -> impl Iterator<Item = Health> {
-        self.0.rows().into_iter().filter(|row| row.failures > 0)
+    /// Providers with failures in a row that this proxy counts, each with the time of the last one (Unix
+    /// milliseconds), by id.
+    pub fn failing(&self) -> Vec<(Health, i64)> {
+        let entries = self.0.0.entries.load();
+        let rows = entries.iter().map(|(id, entry)| {
+            let held = entry.lock();
+            (held.machine.row(*id), held.machine.failed_ms())
+        });
+        let mut failing: Vec<(Health, i64)> = rows.filter(|(row, _)| row.failures > 0).collect();
+        failing.sort_by_key(|(row, _)| row.provider_id);
+        failing
     }
 }
 

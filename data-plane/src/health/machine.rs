@@ -57,6 +57,8 @@ pub enum Wake {
 pub struct Machine {
     state: State,
     failures: u32,
+    /// When the last of them was, Unix milliseconds.
+    failed_ms: i64,
     refusals: u32,
     epoch: i64,
     reason: &'static str,
@@ -64,7 +66,7 @@ pub struct Machine {
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { state: State::Closed, failures: 0, refusals: 0, epoch: 0, reason: "" }
+        Self { state: State::Closed, failures: 0, failed_ms: 0, refusals: 0, epoch: 0, reason: "" }
     }
 }
 
@@ -77,6 +79,11 @@ impl Machine {
     /// Number of the last transition.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// When the last failure was that it counts, Unix milliseconds.
+    pub fn failed_ms(&self) -> i64 {
+        self.failed_ms
     }
 
     /// Whether it serves, whoever asks: no gate needed.
@@ -156,6 +163,7 @@ impl Machine {
                     return self.failure(rules, now_ms);
                 }
                 self.failures = self.failures.saturating_add(1);
+                self.failed_ms = now_ms;
                 self.go(State::Disabled, CREDENTIAL)
             }
         }
@@ -184,6 +192,7 @@ impl Machine {
 
     fn failure(&mut self, rules: &Breaker, now_ms: i64) -> bool {
         self.failures = self.failures.saturating_add(1);
+        self.failed_ms = now_ms;
         let opens = match self.state {
             State::Closed => rules.failure_threshold > 0 && self.failures >= rules.failure_threshold,
             State::HalfOpen { .. } => rules.failure_threshold > 0,
@@ -233,6 +242,7 @@ impl Machine {
         *self = Self {
             state,
             failures: if state == State::Closed { 0 } else { row.failures },
+            failed_ms: self.failed_ms,
             refusals: if state == State::Disabled { CREDENTIAL_REFUSALS } else { 0 },
             epoch: row.epoch,
             reason: known_reason(&row.reason),

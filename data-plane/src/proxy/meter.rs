@@ -308,15 +308,15 @@ impl Meter {
     }
 
     /// The price of the model that is billed: asked for or redirected, by the owner's choice; the other one
-    /// if that has none.
+    /// if that has none. With the name in the price table, so that a bill can be checked against it.
     fn price(&self) -> Option<(String, &Price)> {
         let asked = Some(self.opening.model.as_str());
         let sent = self.upstream_model.as_deref();
         let owner = self.opening.table.owner(self.opening.caller.user.owner_id);
         let order = if owner.bill_redirected { [sent, asked] } else { [asked, sent] };
         order.into_iter().flatten().find_map(|model| {
-            let price = self.opening.table.price(model).filter(|price| price.is_priced())?;
-            Some((model.to_owned(), price))
+            let (name, price) = self.opening.table.named_price(model)?;
+            price.is_priced().then(|| (name.to_owned(), price))
         })
     }
 

@@ -47,15 +47,16 @@ impl Prices {
     }
 
     /// Exact name; without `vendor/`; without region; without date or `-latest`; and last the newest dated
-    /// row of that name.
-    pub fn find(&self, model: &str) -> Option<&Price> {
+    /// row of that name. With the name that the row has.
+    pub fn find(&self, model: &str) -> Option<(&str, &Price)> {
         let bare = model.rsplit_once('/').map_or(model, |(_, name)| name);
         let here = REGIONS.iter().find_map(|region| bare.strip_prefix(region)).unwrap_or(bare);
         let base = undated(here);
         [model, bare, here, base]
             .into_iter()
-            .find_map(|name| self.by_model.get(name))
-            .or_else(|| self.by_model.get(self.newest.get(base)?))
+            .find_map(|name| self.by_model.get_key_value(name))
+            .or_else(|| self.by_model.get_key_value(self.newest.get(base)?))
+            .map(|(name, price)| (&**name, price))
     }
 }
 
@@ -103,9 +104,9 @@ mod tests {
             ("", None),
         ];
         for (model, want) in cases {
-            let got = prices.find(model).and_then(|price| price.per_request);
-            let want = want.and_then(|name| names.iter().position(|n| *n == name)).map(Into::into);
-            assert_eq!(got, want, "{model}");
+            let got = prices.find(model).map(|(name, price)| (name, price.per_request));
+            let row = |name| names.iter().position(|n| *n == name).map(Into::into);
+            assert_eq!(got, want.map(|name| (name, row(name))), "{model}");
         }
     }
 }

@@ -7,14 +7,17 @@ use std::time::Duration;
 /// Both carry the same value.
 pub(super) const NAMES: [&str; 2] = ["session", "auth-token"];
 
-/// The different values that a request carries, in the order of [`NAMES`].
+/// The different values that a request carries, in the order of [`NAMES`]; of several cookies with one name, which
+/// another program on a parent domain may set, all.
 pub(super) fn values(request: &HttpRequest) -> Vec<String> {
+    let Ok(cookies) = request.cookies() else { return Vec::new() };
     let mut values = Vec::new();
     for name in NAMES {
-        let Some(cookie) = request.cookie(name) else { continue };
-        let value = cookie.value().trim().to_owned();
-        if !value.is_empty() && !values.contains(&value) {
-            values.push(value);
+        for cookie in cookies.iter().filter(|cookie| cookie.name() == name) {
+            let value = cookie.value().trim().to_owned();
+            if !value.is_empty() && !values.contains(&value) {
+                values.push(value);
+            }
         }
     }
     values

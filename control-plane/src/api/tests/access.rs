@@ -108,6 +108,9 @@ async fn guessed_credentials_lock_like_failed_logins() {
     let foreign = TestRequest::post().uri("/api/actions/model-prices/hasPriceTable");
     let foreign = foreign.insert_header(("cookie", format!("session=anothers; auth-token={session}")));
     assert_eq!(api.anonymous().send(foreign).await.status, 200, "beside another program's cookie");
+    let foreign = TestRequest::post().uri("/api/actions/model-prices/hasPriceTable");
+    let foreign = foreign.insert_header(("cookie", format!("session=anothers; session={session}")));
+    assert_eq!(api.anonymous().send(foreign).await.status, 200, "of the same name");
 }
 
 #[actix_web::test]

@@ -47,7 +47,7 @@ async fn say(api: &Api, proxy: &str, open: &[(i64, &str)], age: i64) {
     });
     let live = pb::Live {
         open: open.collect(),
-        failing: vec![pb::Failing { provider_id: 1, failures: 2, epoch: 0 }],
+        failing: vec![pb::Failing { provider_id: 1, failures: 2, epoch: 0, failed_ms: 1_700_000_000_123 }],
     };
     let seen_at = chrono::Utc::now() - chrono::TimeDelta::seconds(age);
     let said = Said { proxy_id: proxy.to_owned(), seen_at, payload: live.encode_to_vec() };
@@ -155,4 +155,5 @@ async fn case_39_details_and_messages() {
     assert_eq!(provider["id"], 1);
     let health = api.data("providers/getProvidersHealthStatus", "").await;
     assert_eq!((&health["1"]["circuitState"], &health["1"]["failureCount"]), (&json!("closed"), &json!(2)));
+    assert_eq!(health["1"]["lastFailureTime"], json!(1_700_000_000_123_i64));
 }

@@ -339,6 +339,12 @@ async fn charts_and_the_overview_show_empty_buckets_and_own_data_only() {
     assert_eq!(first[format!("{}_cost", key(&a))], "0");
     assert_eq!(last[format!("{}_cost", key(&a))], "0.3");
     assert_eq!(last[format!("{}_calls", key(&b))], 2, "blocked and quiet requests are no calls");
+    let users = api.data("users/getUsers", "").await;
+    let calls = |user: &Value| {
+        let found = users.as_array().unwrap().iter().find(|shown| shown["id"] == user["id"]).unwrap();
+        found["keys"][0]["todayCallCount"].clone()
+    };
+    assert_eq!((calls(&a), calls(&b)), (json!(2), json!(2)), "nor are they for keys");
     let today = api.data("statistics/getUserStatistics", "").await;
     assert_eq!((today["chartData"].as_array().unwrap().len(), &today["resolution"]), (24, &json!("hour")));
 

@@ -121,6 +121,10 @@ async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
         [price("bundled-model"), price("ours"), price("pinned"), price("new-claude")],
         [2, 1, 1, 3].map(|price| Some(json!(price)))
     );
+    let shown = api.data("model-prices/getModelPricesPaginated", r#"{"search":"new-claude"}"#).await;
+    let shown =
+        ["cacheCreationInputPrice", "cacheReadInputPrice"].map(|name| shown["prices"][0][name].clone());
+    assert_eq!(shown, [json!(3.75), json!(0.3)], "as it is billed");
     let second = generation().await;
     assert!(second > first);
     keep_synced::run(&api.state, Duration::ZERO).await.unwrap();

@@ -1,6 +1,7 @@
-//! Sums of the hours since an instant, and the newest record of each key and provider.
+//! Sums of today, and the newest record of each key and provider.
 
 use super::super::{Conn, Error};
+use super::filter::NOT_QUIET;
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use diesel::QueryableByName;
@@ -55,51 +56,36 @@ pub struct Last {
     pub provider_id: Option<i64>,
 }
 
-/// The first whole hour of `$n`: what begins before it is read from the ledger, so that days which begin at
-/// half past, as in India, are exact.
-macro_rules! whole_hour {
-    ($parameter:literal) => {
-        concat!(
-            "date_trunc('hour', ",
-            $parameter,
-            "::timestamptz + interval '1 hour' - interval '1 microsecond')"
-        )
-    };
-}
-
-/// Sums per key and model.
+/// Sums per key and model since a midnight of the configured zone, of what the overview counts as requests.
 pub async fn of_keys_since(
     conn: &mut Conn,
     owner: i64,
     keys: &[i64],
-    since: DateTime<Utc>,
+    midnight: DateTime<Utc>,
 ) -> Result<Vec<KeyModel>, Error> {
-    let query = diesel::sql_query(concat!(
+    let query = format!(
         "SELECT key_id, model, sum(requests)::bigint AS requests, sum(cost) AS cost, \
          sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens, \
-         sum(cache_write_tokens)::bigint AS cache_write_tokens, sum(cache_read_tokens)::bigint AS cache_read_tokens \
-         FROM (SELECT key_id, model, requests, cost, input_tokens, output_tokens, cache_read_tokens, \
-                cache_write_5m_tokens + cache_write_1h_tokens AS cache_write_tokens \
-             FROM usage_hourly WHERE owner_id = $1 AND key_id = ANY($2) AND hour >= ",
-        whole_hour!("$3"),
-        " UNION ALL SELECT key_id, model, 1, coalesce(cost, 0), input_tokens, output_tokens, cache_read_tokens, \
-                cache_write_5m_tokens + cache_write_1h_tokens \
-             FROM usage_records WHERE owner_id = $1 AND key_id = ANY($2) AND created_at >= $3 AND created_at < ",
-        whole_hour!("$3"),
-        ") AS used GROUP BY key_id, model ORDER BY key_id, cost DESC, model",
-    ));
-    let query = query.bind::<BigInt, _>(owner).bind::<Array<BigInt>, _>(keys).bind::<Timestamptz, _>(since);
+         sum(cache_write_5m_tokens + cache_write_1h_tokens)::bigint AS cache_write_tokens, \
+         sum(cache_read_tokens)::bigint AS cache_read_tokens FROM usage_key_days \
+         WHERE owner_id = $1 AND key_id = ANY($2) AND start >= $3 AND NOT is_blocked AND {NOT_QUIET} \
+         GROUP BY key_id, model ORDER BY key_id, cost DESC, model"
+    );
+    let query = diesel::sql_query(query);
+    let query =
+        query.bind::<BigInt, _>(owner).bind::<Array<BigInt>, _>(keys).bind::<Timestamptz, _>(midnight);
     Ok(query.load(conn).await?)
 }
 
-/// Sums per provider since a midnight of the configured zone.
+/// Sums per provider since a midnight of the configured zone, of what the overview counts as requests.
 pub async fn of_providers_since(
     conn: &mut Conn,
     owner: i64,
     midnight: DateTime<Utc>,
 ) -> Result<Vec<ProviderDay>, Error> {
     let query = "SELECT value::bigint AS provider_id, sum(requests)::bigint AS requests, sum(cost) AS cost \
-         FROM usage_margins WHERE owner_id = $1 AND facet = 'provider' AND span = 1440 AND start >= $2 GROUP BY 1";
+         FROM usage_margins WHERE owner_id = $1 AND facet = 'provider' AND span = 1440 AND start >= $2 \
+         AND NOT is_quiet AND NOT is_blocked GROUP BY 1";
     let query = diesel::sql_query(query).bind::<BigInt, _>(owner).bind::<Timestamptz, _>(midnight);
     Ok(query.load(conn).await?)
 }

@@ -34,6 +34,10 @@ fn the_well_cost_nothing_and_the_sick_are_shared() {
     let other = book.clone();
     book.record(&sick, &Verdict::Failure, 0);
     assert_eq!(other.gate(&sick, 0), Gate::Open);
+    book.record(&upstream(3, 2), &Verdict::Failure, 7);
+    let failing: Vec<_> =
+        book.transitions().failing().iter().map(|(row, at)| (row.provider_id.0, row.failures, *at)).collect();
+    assert_eq!(failing, [(2, 1, 0), (3, 1, 7)]);
     other.record(&sick, &Verdict::Failure, 0);
     assert_eq!(book.gate(&sick, 0), Gate::Asleep { until_ms: Some(10_000) });
     assert_eq!(book.peek(sick.row.id, 10_000), Gate::Trial);

@@ -3,12 +3,22 @@
 use crate::db::prices::Price;
 use crate::rules::time::iso;
 use crate::rules::{Exact, price};
+use contract::money::{CACHE_READ_SHARE, CACHE_WRITE_SHARE};
+use rust_decimal::Decimal;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 /// Sources as they are shown, each with what the table calls them.
 pub(super) const SOURCES: &[(&str, &[&str])] =
     &[("litellm", &["bundled", "litellm", "upload"]), ("manual", &["manual"]), ("cloud", &[])];
+
+const CACHE_WRITE: [(&str, Decimal); 2] =
+    [("cache_creation_input_token_cost", Decimal::ONE), ("input_cost_per_token", CACHE_WRITE_SHARE)];
+const CACHE_READ: [(&str, Decimal); 3] = [
+    ("cache_read_input_token_cost", Decimal::ONE),
+    ("input_cost_per_token", CACHE_READ_SHARE),
+    ("output_cost_per_token", CACHE_READ_SHARE),
+];
 
 /// The prices of a model, in USD per million tokens.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -21,8 +31,10 @@ pub struct PriceView {
     input_price: Option<Exact>,
     #[schema(value_type = Option<f64>, example = 15)]
     output_price: Option<Exact>,
+    /// 1.25 times the input price where the table names none, as it is billed.
     #[schema(value_type = Option<f64>, example = 3.75)]
     cache_creation_input_price: Option<Exact>,
+    /// A tenth of the input price (without one, of the output price) where the table names none, as it is billed.
     #[schema(value_type = Option<f64>, example = 0.3)]
     cache_read_input_price: Option<Exact>,
     /// LiteLLM's fields, USD per token.
@@ -54,8 +66,8 @@ impl From<Price> for PriceView {
             model_name: row.model_name,
             input_price: price::per_million(&row.data, "input_cost_per_token"),
             output_price: price::per_million(&row.data, "output_cost_per_token"),
-            cache_creation_input_price: price::per_million(&row.data, "cache_creation_input_token_cost"),
-            cache_read_input_price: price::per_million(&row.data, "cache_read_input_token_cost"),
+            cache_creation_input_price: price::per_million_of(&row.data, &CACHE_WRITE),
+            cache_read_input_price: price::per_million_of(&row.data, &CACHE_READ),
             source: shown.map_or("litellm", |(shown, _)| shown),
             created_at: iso(row.created_at),
             updated_at: iso(row.updated_at),

@@ -43,10 +43,12 @@ pub struct CircuitView {
 
 impl CircuitView {
     /// A closed circuit is reported only when it changes; what it counts meanwhile, the proxies say.
-    fn counted(mut self, failures: i32) -> Self {
+    fn counted(mut self, (failures, failed_ms): (i32, i64)) -> Self {
         if self.circuit_state == "closed" {
             self.failure_count = self.failure_count.max(failures);
         }
+        let said = Some(failed_ms).filter(|at| *at > 0);
+        self.last_failure_time = self.last_failure_time.max(said);
         self
     }
 
@@ -72,8 +74,9 @@ impl CircuitView {
     }
 }
 
-/// Failures in a row by provider: the most that any proxy counts since the last change of its health that is known.
-fn counted(said: &[Vec<u8>], known: &[Known]) -> HashMap<i64, i32> {
+/// Failures in a row by provider, and when the last one was: the most that any proxy counts since the last change of its
+/// health that is known.
+fn counted(said: &[Vec<u8>], known: &[Known]) -> HashMap<i64, (i32, i64)> {
     let epochs: HashMap<i64, i64> =
         known.iter().map(|known| (known.provider_id, known.epoch.unwrap_or_default())).collect();
     let mut most = HashMap::new();
@@ -82,8 +85,9 @@ fn counted(said: &[Vec<u8>], known: &[Known]) -> HashMap<i64, i32> {
             if epochs.get(&failing.provider_id).is_none_or(|epoch| failing.epoch < *epoch) {
                 continue;
             }
-            let count = most.entry(failing.provider_id).or_default();
+            let (count, failed_ms) = most.entry(failing.provider_id).or_default();
             *count = i32::try_from(failing.failures).unwrap_or(i32::MAX).max(*count);
+            *failed_ms = failing.failed_ms.max(*failed_ms);
         }
     }
     most

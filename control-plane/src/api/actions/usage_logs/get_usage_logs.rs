@@ -27,7 +27,7 @@ form! {
     pub struct GetUsageLogs {
         /// A date (its start, in the configured time zone), an ISO 8601 time, or Unix milliseconds.
         start: Option<String> = ["startDate", "startTime"] {example = "2025-01-01"},
-        /// A date (its end, included), an ISO 8601 time, or Unix milliseconds.
+        /// A date (the whole day included), or an ISO 8601 time or Unix milliseconds (that instant excluded).
         end: Option<String> = ["endDate", "endTime"] {example = "2025-01-31"},
         /// Number of the page, from 1 on.
         page: Option<i64> = ["page"] {minimum = 1},
