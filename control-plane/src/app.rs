@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, timeout};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
@@ -174,22 +174,14 @@ fn start_storing(config: &Config, tasks: &Tasks, pool: &Pool, wake: &Wake, from:
         .keep("health", move || health.clone().store(pool.clone(), settings, wake.clone(), shutdown.clone()));
 }
 
-/// Like a job, but what it does is an action.
+/// A job whose work is an action.
 fn start_price_sync(config: &Config, tasks: &Tasks, state: &Arc<api::State>) {
     let Some(period) = config.outbound.price_sync else { return };
-    let (state, token, tick) = (state.clone(), tasks.shutdown().clone(), config.jobs.period.min(period));
-    tasks.keep("price-sync", move || {
-        let (state, token) = (state.clone(), token.clone());
-        async move {
-            let mut ticks = interval(tick);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            // Half a tick less, so that the tick at which it is due does not come a moment too early.
-            let due = period - tick / 2;
-            while token.run_until_cancelled(ticks.tick()).await.is_some() {
-                jobs::ended("price-sync", keep_synced::run(&state, due).await);
-            }
-        }
-    });
+    let tick = config.jobs.period.min(period);
+    // Half a tick less, so that the tick at which it is due does not come a moment too early.
+    let due = period - tick / 2;
+    let run = move |state: Arc<api::State>| async move { keep_synced::run(&state, due).await };
+    jobs::every(tasks, "price-sync", tick, state, run);
 }
 
 struct Listener {

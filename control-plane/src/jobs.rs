@@ -39,21 +39,12 @@ impl Context {
     }
 }
 
-/// Starts every job; each runs at once and then once a period.
+/// Starts every job of this module.
 pub fn start(tasks: &Tasks, context: &Context) {
     macro_rules! job {
         ($name:literal, $run:path) => {
-            let (context, shutdown) = (context.clone(), tasks.shutdown().clone());
-            tasks.keep($name, move || {
-                let (context, shutdown) = (context.clone(), shutdown.clone());
-                async move {
-                    let mut ticks = interval(context.settings.period);
-                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-                        ended($name, $run(&context).await);
-                    }
-                }
-            });
+            let run = |context: Context| async move { $run(&context).await };
+            every(tasks, $name, context.settings.period, context, run);
         };
     }
     job!("partitions", partitions::run);
@@ -62,8 +53,31 @@ pub fn start(tasks: &Tasks, context: &Context) {
     job!("forget-proxies", forget::run);
 }
 
-/// Counts a run, and says why it failed.
-pub fn ended(job: &'static str, result: anyhow::Result<()>) {
+/// Keeps a job: it runs at once and then once a period, with its own handle to `context`.
+pub fn every<C, F>(
+    tasks: &Tasks,
+    name: &'static str,
+    period: Duration,
+    context: &C,
+    run: impl Fn(C) -> F + Copy + Send + Sync + 'static,
+) where
+    C: Clone + Send + Sync + 'static,
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
+    let (context, shutdown) = (context.clone(), tasks.shutdown().clone());
+    tasks.keep(name, move || {
+        let (context, shutdown) = (context.clone(), shutdown.clone());
+        async move {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+                ended(name, run(context.clone()).await);
+            }
+        }
+    });
+}
+
+fn ended(job: &'static str, result: anyhow::Result<()>) {
     let word = if result.is_ok() { "ok" } else { "error" };
     metrics::counter!(metric::JOB_RUNS, "job" => job, "result" => word).increment(1);
     if let Err(error) = result {

@@ -137,13 +137,17 @@ fn short(error: &str) -> String {
     error.chars().filter(|c| *c != '\0').take(ERROR_MAX).collect()
 }
 
+#[derive(Insertable)]
+#[diesel(table_name = notification_checks)]
+struct Check<'a> {
+    owner_id: i64,
+    topic: &'a str,
+    checked_at: DateTime<Utc>,
+}
+
 /// Lets the first interval of a topic begin now, unless one began before.
 pub async fn begin_checks(conn: &mut Conn, owner: i64, topic: &str, now: DateTime<Utc>) -> Result<(), Error> {
-    let row = (
-        notification_checks::owner_id.eq(owner),
-        notification_checks::topic.eq(topic),
-        notification_checks::checked_at.eq(now),
-    );
+    let row = Check { owner_id: owner, topic, checked_at: now };
     diesel::insert_into(notification_checks::table)
         .values(row)
         .on_conflict_do_nothing()
@@ -160,11 +164,7 @@ pub async fn take_check(
     now: DateTime<Utc>,
     interval: TimeDelta,
 ) -> Result<bool, Error> {
-    let row = (
-        notification_checks::owner_id.eq(owner),
-        notification_checks::topic.eq(topic),
-        notification_checks::checked_at.eq(now),
-    );
+    let row = Check { owner_id: owner, topic, checked_at: now };
     let upsert = diesel::insert_into(notification_checks::table)
         .values(row)
         .on_conflict((notification_checks::owner_id, notification_checks::topic))

@@ -18,7 +18,6 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use contract::seal::Sealer;
 use std::collections::HashMap;
-use tokio::time::{MissedTickBehavior, interval};
 
 /// What the senders need.
 #[derive(Clone, Debug)]
@@ -37,17 +36,8 @@ pub struct Notifier {
 
 /// Runs until shutdown.
 pub fn start(tasks: &Tasks, notifier: &Notifier) {
-    let (notifier, shutdown) = (notifier.clone(), tasks.shutdown().clone());
-    tasks.keep("notify", move || {
-        let (notifier, shutdown) = (notifier.clone(), shutdown.clone());
-        async move {
-            let mut ticks = interval(notifier.settings.poll);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
-                super::ended("notify", notifier.run(Utc::now()).await);
-            }
-        }
-    });
+    let run = |notifier: Notifier| async move { notifier.run(Utc::now()).await };
+    super::every(tasks, "notify", notifier.settings.poll, notifier, run);
 }
 
 impl Notifier {

@@ -68,8 +68,7 @@ fn cost(fields: &Map<String, Value>, field: &str) -> Result<Option<Decimal>, Inv
 
 /// A price per token as USD per million tokens, for people.
 pub fn per_million(data: &Value, field: &str) -> Option<Exact> {
-    let price = cost(data.as_object()?, field).ok()??;
-    price.checked_mul(Decimal::from(1_000_000)).map(Exact::decimal)
+    per_million_of(data, &[(field, Decimal::ONE)])
 }
 
 /// The same of the first field that is priced, times its share: what a request is billed by where the table says nothing

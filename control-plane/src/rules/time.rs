@@ -27,10 +27,8 @@ pub fn parse(text: &str, zone: Tz, edge: Edge) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(millis)?
     } else if let Ok(date) = NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         day(date, zone, edge)?
-    } else if let Ok(at) = DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)) {
-        at.with_timezone(&Utc)
-    } else if let Ok(at) = DateTime::parse_from_str(&text.replacen(' ', "T", 1), "%Y-%m-%dT%H:%M%#z") {
-        at.with_timezone(&Utc)
+    } else if let Some(at) = zoned(&text.replacen(' ', "T", 1)) {
+        at
     } else {
         let formats = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M"];
         let wall = formats.iter().find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())?;
@@ -39,6 +37,13 @@ pub fn parse(text: &str, zone: Tz, edge: Edge) -> Option<DateTime<Utc>> {
     };
     in_range(at.date_naive())?;
     Some(at)
+}
+
+/// With its own zone; seconds may be missing.
+fn zoned(text: &str) -> Option<DateTime<Utc>> {
+    let at =
+        DateTime::parse_from_rfc3339(text).or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%dT%H:%M%#z"));
+    at.ok().map(|at| at.with_timezone(&Utc))
 }
 
 /// Years that Postgres, JavaScript and people can all handle.

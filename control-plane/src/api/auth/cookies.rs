@@ -7,13 +7,16 @@ use std::time::Duration;
 /// Both carry the same value.
 pub(super) const NAMES: [&str; 2] = ["session", "auth-token"];
 
+/// Cookies of one name that are looked at: each costs a question to Postgres.
+const MOST: usize = 4;
+
 /// The different values that a request carries, in the order of [`NAMES`]; of several cookies with one name, which
-/// another program on a parent domain may set, all.
+/// another program on a parent domain may set, the first [`MOST`].
 pub(super) fn values(request: &HttpRequest) -> Vec<String> {
     let Ok(cookies) = request.cookies() else { return Vec::new() };
     let mut values = Vec::new();
     for name in NAMES {
-        for cookie in cookies.iter().filter(|cookie| cookie.name() == name) {
+        for cookie in cookies.iter().filter(|cookie| cookie.name() == name).take(MOST) {
             let value = cookie.value().trim().to_owned();
             if !value.is_empty() && !values.contains(&value) {
                 values.push(value);
@@ -37,4 +40,17 @@ pub(super) fn clear(is_https: bool) -> [Cookie<'static>; 2] {
 fn build(name: &'static str, value: &str, life: time::Duration, is_https: bool) -> Cookie<'static> {
     let cookie = Cookie::build(name, value.to_owned());
     cookie.path("/").http_only(true).same_site(SameSite::Lax).max_age(life).secure(is_https).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::test::TestRequest;
+
+    #[test]
+    fn a_few_of_each_name_are_looked_at() {
+        let sent = "auth-token=z; session=a; session=b; session=a; session=; session=e; other=f";
+        let request = TestRequest::default().insert_header(("cookie", sent)).to_http_request();
+        assert_eq!(values(&request), ["a", "b", "z"]);
+    }
 }

@@ -53,9 +53,9 @@ pub(super) async fn find(state: &State, credential: &str) -> Result<Found, Failu
     }
     let mut conn = state.pool.read().await?;
     if !credential.starts_with(key::SESSION_PREFIX) {
-        let found = logins::by_key_hash(&mut conn, &key::hash(credential)).await?;
-        return match found {
-            None if logins::was_key(&mut conn, &key::hash(credential)).await? => Ok(Found::Inactive),
+        let hash = key::hash(credential);
+        return match logins::by_key_hash(&mut conn, &hash).await? {
+            None if logins::was_key(&mut conn, &hash).await? => Ok(Found::Inactive),
             found => Ok(known(found.map(|(account, key)| (account, Some(key))))),
         };
     }

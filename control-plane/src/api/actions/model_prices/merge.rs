@@ -60,9 +60,7 @@ pub(super) async fn differs(
     table: &Table,
     rule: &Rule,
 ) -> Result<bool, Failure> {
-    let models: Vec<&str> = table.entries.keys().map(String::as_str).collect();
-    let known = prices::of_models(conn, owner, &models).await?;
-    Ok(compare(table, &known, rule).changed() != (0, 0))
+    Ok(compared(conn, owner, table, rule).await?.changed() != (0, 0))
 }
 
 /// Writes what differs, with its audit entry.
@@ -73,9 +71,7 @@ pub(super) async fn merge_in_tx(
     rule: &Rule,
 ) -> Result<(Uploaded, Closed), Failure> {
     let write = Write::begin_in_tx(conn).await?;
-    let models: Vec<&str> = table.entries.keys().map(String::as_str).collect();
-    let known = prices::of_models(conn, caller.owner, &models).await?;
-    let uploaded = compare(table, &known, rule);
+    let uploaded = compared(conn, caller.owner, table, rule).await?;
     let row = |model: &'_ String| table.entries.get_key_value(model);
     let changed = uploaded.added.iter().chain(&uploaded.updated).chain(&uploaded.pinned).filter_map(row);
     let rows: Vec<prices::New<'_>> = changed
@@ -92,6 +88,11 @@ pub(super) async fn merge_in_tx(
     let details = json!({"added": added, "updated": updated, "source": rule.source});
     let closed = write.close_in_tx(conn, caller, ("price", None), details).await?;
     Ok((uploaded, closed))
+}
+
+async fn compared(conn: &mut Conn, owner: i64, table: &Table, rule: &Rule) -> Result<Uploaded, Failure> {
+    let models: Vec<&str> = table.entries.keys().map(String::as_str).collect();
+    Ok(compare(table, &prices::of_models(conn, owner, &models).await?, rule))
 }
 
 fn compare(table: &Table, known: &HashMap<String, prices::Price>, rule: &Rule) -> Uploaded {
