@@ -2,16 +2,21 @@
 //!
 //! Uses everything below it (table, limit, health, store, upstream, spool, telemetry); nothing below knows it.
 
+pub mod admit;
 pub mod attempt;
 pub mod body;
 pub mod budget;
 pub mod caller;
 pub mod choose;
+pub mod failover;
 mod force;
 pub mod guard;
+pub mod head;
 pub mod inbound;
 pub mod meter;
 pub mod models;
+pub mod opening;
+pub mod read;
 pub mod refuse;
 pub mod relay;
 pub mod respond;
@@ -30,10 +35,11 @@ use crate::table::Table;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Client;
 use budget::Budget;
+use bytes::Bytes;
 use choose::Rotation;
 use guard::Guard;
 use http::Request;
-use hyper::body::Incoming;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -78,11 +84,10 @@ impl Proxy {
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends
     /// the request.
-    pub async fn handle(
-        self: Rc<Self>,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-    ) -> http::Response<Body> {
+    pub async fn handle<B>(self: Rc<Self>, request: Request<B>, peer: SocketAddr) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+    {
         self.serve(request, peer).await
     }
 }

@@ -1,9 +1,9 @@
 //! Who calls: the credential from the head, looked up in the table. Memory only.
 
+use super::head::header;
 use super::refuse::Refusal;
 use crate::table::Snapshot;
 use contract::table::{DEFAULT_GROUP, Key, User};
-use http::HeaderMap;
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
@@ -77,37 +77,9 @@ fn credential(head: &Parts) -> Result<Cow<'_, str>, Refusal> {
     Ok(first)
 }
 
-/// So many headers are compared one by one sooner than a name is parsed and hashed.
-const FEW_HEADERS: usize = 24;
-
-/// A header's value as text, its first one; `None` if absent or not ASCII. `name` in lower case.
-pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let value = if headers.len() <= FEW_HEADERS {
-        headers.iter().find(|(own, _)| own.as_str() == name).map(|(_, value)| value)
-    } else {
-        headers.get(name)
-    };
-    value.and_then(|value| value.to_str().ok()).map(str::trim)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn headers_are_found_among_few_and_many() {
-        let mut headers = HeaderMap::new();
-        for at in 0..2 * FEW_HEADERS {
-            headers.append("x-two", format!(" {at} ").parse().expect("value"));
-            headers.append(
-                format!("x-{at}").parse::<http::HeaderName>().expect("name"),
-                "v".parse().expect("value"),
-            );
-            assert_eq!(header(&headers, "x-two"), Some("0"));
-            assert_eq!(header(&headers, &format!("x-{at}")), Some("v"));
-            assert_eq!(header(&headers, "x"), None);
-        }
-    }
 
     #[test]
     fn one_credential_from_four_places() {

@@ -1,15 +1,15 @@
 //! The caller's body: bounded, within a budget of all requests together, decompressed.
 
 use super::budget::Share;
-use super::caller::header;
+use super::head::header;
 use super::refuse::Refusal;
 use crate::config::Config;
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
 use smallvec::SmallVec;
+use std::fmt::Display;
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, timeout_at};
@@ -20,12 +20,15 @@ const DECODE_STEP: usize = 64 * 1024;
 const PIECE: usize = 72;
 
 /// Reads the whole body. Cancel-safe: what was read is dropped and its share given back.
-pub async fn collect(
+pub async fn collect<B>(
     config: &Config,
     headers: &HeaderMap,
-    mut body: Incoming,
+    mut body: B,
     share: &mut Share,
-) -> Result<Bytes, Refusal> {
+) -> Result<Bytes, Refusal>
+where
+    B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+{
     let limit = config.max_body_bytes as u64;
     if body.size_hint().lower() > limit {
         return Err(Refusal::BodyTooLarge { limit });

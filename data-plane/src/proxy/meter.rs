@@ -4,106 +4,29 @@
 //! It is owned by the walk until the head of the answer goes out, then by the body. Everything it does at
 //! the end is synchronous and bounded, because the end may be a drop.
 
+mod bill;
+
 use super::Shared;
-use super::caller::Caller;
-use super::force;
-use crate::config::BillAborted;
+use super::opening::Opening;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
-use crate::live::{Open, Seat};
-use crate::store::{Ask, Limiter, Settlement};
-use crate::table::{Snapshot, Upstream};
+use crate::live::Seat;
+use crate::store::{Limiter, Settlement};
+use crate::table::Upstream;
 use crate::telemetry::{self, trace};
-use contract::ids::{ProviderId, RequestId};
-use contract::money::{NanoUsd, Price};
-use contract::usage::{
-    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, TokenCounts, UsageRecord, UsageSource,
-};
-use llm::EndpointKind;
+use bill::{Bill, Usage};
+use contract::ids::ProviderId;
+use contract::money::NanoUsd;
+use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord};
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Status of a request whose caller hung up; nginx's number, known to every log reader.
 pub const STATUS_ABORTED: u16 = 499;
 /// Status of a request whose answer broke off after its first byte.
 pub const STATUS_CUT: u16 = 502;
-
-/// What is known of a request before any provider is asked.
-pub struct Opening {
-    /// Identity of the record.
-    pub id: RequestId,
-    /// Unix milliseconds.
-    pub started_at_ms: i64,
-    /// The same instant, for durations.
-    pub started: Instant,
-    /// Who calls.
-    pub caller: Caller,
-    /// The table that the request is pinned to.
-    pub table: Arc<Snapshot>,
-    /// Caller's protocol.
-    pub dialect: Dialect,
-    /// How the path is treated.
-    pub kind: EndpointKind,
-    /// Path without query.
-    pub endpoint: String,
-    /// Asked for; empty where the path names none.
-    pub model: String,
-    /// Whether the caller wants a stream.
-    pub streamed: bool,
-    /// Conversation.
-    pub session: Option<Arc<str>>,
-    /// Caller's program.
-    pub user_agent: Option<String>,
-    /// Caller's address.
-    pub client_ip: String,
-    /// Body bytes read.
-    pub request_bytes: u64,
-    /// Items of the conversation.
-    pub messages_count: u32,
-}
-
-impl Opening {
-    /// Unix milliseconds, by the monotonic clock since the request's start.
-    pub fn now_ms(&self) -> i64 {
-        self.started_at_ms + i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
-    }
-
-    /// What people see of it while it is open.
-    fn open(&self) -> Option<Open> {
-        Some(Open {
-            owner: self.caller.user.owner_id,
-            user: self.caller.user.id,
-            key: self.caller.key.id,
-            provider: None,
-            session: Arc::clone(self.session.as_ref()?),
-            model: self.model.clone(),
-            dialect: self.dialect.as_str(),
-            started_at_ms: self.started_at_ms,
-        })
-    }
-
-    /// What the limiter is asked for this request.
-    pub fn claim<'a>(
-        &'a self,
-        counters: &'a [limit::Counter],
-        estimate: NanoUsd,
-        session_ttl: Duration,
-    ) -> Ask<'a> {
-        Ask {
-            request: self.id,
-            user: self.caller.user.id,
-            // Not when it began: its body may have taken a while, and slices of limits end meanwhile.
-            now_ms: self.now_ms(),
-            counters,
-            estimate,
-            session: self.session.as_deref(),
-            session_ttl,
-        }
-    }
-}
 
 /// The guard.
 pub struct Meter {
@@ -266,60 +189,6 @@ impl Meter {
         }
     }
 
-    fn usage(&mut self, outcome: Outcome) -> Usage {
-        // Nothing is billed of an answer of which nothing came.
-        let Some(scanner) = self.scanner.take().filter(|scanner| scanner.saw_anything()) else {
-            return Usage::none();
-        };
-        let seen = scanner.finish();
-        // Only the end of an answer says for certain which tier served it.
-        let priority = seen.service_tier.as_deref() == Some("priority");
-        let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
-        let (mut tokens, source) = if !billed || !self.opening.kind.is_metered() {
-            (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })
-        } else {
-            // What the upstream did not report was used all the same: the input as sent, the output as seen.
-            seen.or_estimated(self.opening.request_bytes)
-        };
-        if let Some(up) = &self.upstream {
-            let wish = self.opening.caller.key.cache_ttl;
-            force::cache_writes(up, wish, &mut tokens, seen.lifetimes);
-        }
-        Usage { tokens, source, response_model: seen.response_model, priority }
-    }
-
-    fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {
-        let multiplier = self.upstream.as_ref().map_or(Decimal::ONE, |up| up.row.cost_multiplier);
-        let free = match outcome {
-            _ if !self.opening.kind.is_metered() => true,
-            Outcome::Completed => false,
-            Outcome::Aborted | Outcome::Cut => {
-                usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free
-            }
-            Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Internal => true,
-        };
-        if free {
-            return Bill { cost: Some(Decimal::ZERO), multiplier, ..Bill::default() };
-        }
-        let Some((model, price)) = self.price() else { return Bill { multiplier, ..Bill::default() } };
-        let cost = price.cost(&usage.tokens, multiplier, usage.priority);
-        let parts = cost.parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
-        Bill { cost: Some(cost.total), parts, multiplier, model: Some(model) }
-    }
-
-    /// The price of the model that is billed: asked for or redirected, by the owner's choice; the other one
-    /// if that has none. With the name in the price table, so that a bill can be checked against it.
-    fn price(&self) -> Option<(String, &Price)> {
-        let asked = Some(self.opening.model.as_str());
-        let sent = self.upstream_model.as_deref();
-        let owner = self.opening.table.owner(self.opening.caller.user.owner_id);
-        let order = if owner.bill_redirected { [sent, asked] } else { [asked, sent] };
-        order.into_iter().flatten().find_map(|model| {
-            let (name, price) = self.opening.table.named_price(model)?;
-            price.is_priced().then(|| (name.to_owned(), price))
-        })
-    }
-
     fn settle(&mut self, outcome: Outcome, cost: Option<Decimal>) {
         let Some(counters) = self.reserved.take() else { return };
         let served = outcome == Outcome::Completed;
@@ -431,33 +300,6 @@ struct End {
     outcome: Outcome,
     status: u16,
     error: Option<String>,
-}
-
-struct Usage {
-    tokens: TokenCounts,
-    source: UsageSource,
-    response_model: Option<String>,
-    /// Whether the priority tier served it.
-    priority: bool,
-}
-
-impl Usage {
-    fn none() -> Self {
-        Self {
-            tokens: TokenCounts::default(),
-            source: UsageSource::None,
-            response_model: None,
-            priority: false,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Bill {
-    cost: Option<Decimal>,
-    parts: BTreeMap<String, Decimal>,
-    multiplier: Decimal,
-    model: Option<String>,
 }
 
 /// Saturates after 49 days.

@@ -1,7 +1,8 @@
 //! `GET /v1/models`: the models that the caller's providers serve and that the caller may use.
 
 use super::body::Body;
-use super::caller::{Caller, header};
+use super::caller::Caller;
+use super::head::header;
 use super::refuse::{Refusal, json};
 use crate::table::{Snapshot, Upstream};
 use contract::table::{MatchType, ProviderKind};

@@ -1,0 +1,150 @@
+//! What is known of a request before any provider is asked.
+
+use super::caller::Caller;
+use super::head::{header, ip_text};
+use crate::limit;
+use crate::live::{Open, Spoken};
+use crate::store::Ask as Claim;
+use crate::table::Snapshot;
+use bytes::Bytes;
+use contract::ids::RequestId;
+use contract::money::NanoUsd;
+use contract::usage::Dialect;
+use http::request::Parts;
+use llm::EndpointKind;
+use llm::dialect::Route;
+use llm::request::Ask;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Longest User-Agent that is kept.
+const MAX_USER_AGENT: usize = 256;
+
+/// What is known of a request before any provider is asked.
+pub struct Opening {
+    /// Identity of the record.
+    pub id: RequestId,
+    /// Unix milliseconds.
+    pub started_at_ms: i64,
+    /// The same instant, for durations.
+    pub started: Instant,
+    /// Who calls.
+    pub caller: Caller,
+    /// The table that the request is pinned to.
+    pub table: Arc<Snapshot>,
+    /// Caller's protocol.
+    pub dialect: Dialect,
+    /// How the path is treated.
+    pub kind: EndpointKind,
+    /// Path without query.
+    pub endpoint: String,
+    /// Asked for; empty where the path names none.
+    pub model: String,
+    /// Whether the caller wants a stream.
+    pub streamed: bool,
+    /// Conversation.
+    pub session: Option<Arc<str>>,
+    /// Caller's program.
+    pub user_agent: Option<String>,
+    /// Caller's address.
+    pub client_ip: String,
+    /// Body bytes read.
+    pub request_bytes: u64,
+    /// Items of the conversation.
+    pub messages_count: u32,
+}
+
+impl Opening {
+    /// Unix milliseconds, by the monotonic clock since the request's start.
+    pub fn now_ms(&self) -> i64 {
+        self.started_at_ms + i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// What people see of it while it is open.
+    pub fn open(&self) -> Option<Open> {
+        Some(Open {
+            owner: self.caller.user.owner_id,
+            user: self.caller.user.id,
+            key: self.caller.key.id,
+            provider: None,
+            session: Arc::clone(self.session.as_ref()?),
+            model: self.model.clone(),
+            dialect: self.dialect.as_str(),
+            started_at_ms: self.started_at_ms,
+        })
+    }
+
+    /// What the limiter is asked for this request.
+    pub fn claim<'a>(
+        &'a self,
+        counters: &'a [limit::Counter],
+        estimate: NanoUsd,
+        session_ttl: Duration,
+    ) -> Claim<'a> {
+        Claim {
+            request: self.id,
+            user: self.caller.user.id,
+            // Not when it began: its body may have taken a while, and slices of limits end meanwhile.
+            now_ms: self.now_ms(),
+            counters,
+            estimate,
+            session: self.session.as_deref(),
+            session_ttl,
+        }
+    }
+}
+
+/// What the walk has found out when a request is opened.
+pub struct Seen<'a> {
+    /// How the path is treated.
+    pub route: Route<'a>,
+    /// Who calls.
+    pub caller: Caller,
+    /// The table that the request is pinned to.
+    pub table: Arc<Snapshot>,
+    /// The caller's address.
+    pub address: IpAddr,
+    /// When the request began.
+    pub started: Instant,
+    /// The same instant, Unix milliseconds.
+    pub now_ms: i64,
+}
+
+/// Opens a request: everything that its record and its claims need.
+pub fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>) -> Opening {
+    let Seen { route, caller, table, address, started, now_ms } = seen;
+    let key = caller.key.id.0;
+    let session = ask
+        .filter(|_| route.kind.has_session())
+        .and_then(|ask| llm::session::session_id(ask, &|name| header(&head.headers, name), body, key))
+        .map(|id| Arc::from(id.as_str()));
+    let user_agent = header(&head.headers, "user-agent").map(|agent| {
+        let end = agent.floor_char_boundary(MAX_USER_AGENT.min(agent.len()));
+        agent[..end].to_owned()
+    });
+    Opening {
+        id: RequestId::new(now_ms, rand::random()),
+        started_at_ms: now_ms,
+        started,
+        caller,
+        table,
+        dialect: route.dialect,
+        kind: route.kind,
+        endpoint: head.uri.path().to_owned(),
+        model: ask.and_then(|ask| ask.model.as_deref()).unwrap_or_default().to_owned(),
+        streamed: ask.is_some_and(|ask| ask.stream),
+        session,
+        user_agent,
+        client_ip: ip_text(address),
+        request_bytes: body.len() as u64,
+        messages_count: ask.map_or(0, |ask| ask.messages_count),
+    }
+}
+
+/// What is said in a conversation.
+pub fn spoken(opening: &Opening, body: &Bytes) -> Option<Spoken> {
+    let user = &opening.caller.user;
+    let session = Arc::clone(opening.session.as_ref()?);
+    Some(Spoken { owner: user.owner_id, user: user.id, session, body: body.clone() })
+}
