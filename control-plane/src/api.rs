@@ -29,6 +29,7 @@ use crate::outbound::Outbound;
 use crate::publish;
 use chrono_tz::Tz;
 use contract::seal::Sealer;
+use contract::table::Unpriced;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -92,6 +93,8 @@ pub struct Settings {
     pub outbound: Outbound,
     /// How long the health answer waits for Postgres.
     pub health_wait: Duration,
+    /// What happens to requests without a price where an owner set nothing.
+    pub unpriced: Unpriced,
     /// Days after which records may be gone; 0: never.
     pub retention_days: u32,
 }

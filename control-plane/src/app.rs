@@ -145,6 +145,7 @@ fn settings(config: &Config, outbound: Outbound) -> api::Settings {
         messages_ttl: config.admin.store_messages.then_some(config.admin.messages_ttl),
         outbound,
         health_wait: config.admin.health_wait,
+        unpriced: config.publish.unpriced,
         retention_days: config.jobs.retention_days,
     }
 }

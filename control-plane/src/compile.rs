@@ -1,7 +1,7 @@
 //! Rows of the database → sections of the routing table. Pure: the same rows give the same bytes, in
 //! whatever order and in however many steps they came.
 //!
-//! Depends on `contract` and on the row types of `db::rows`. Never reads a clock, a table or a socket. A row
+//! Depends on `contract`, on `rules` and on the row types of `db::rows`. Never reads a clock, a table or a socket. A row
 //! that has no meaning is left out, so that it never allows anything, and becomes a [`Problem`].
 
 pub(crate) mod limits;
@@ -12,10 +12,12 @@ mod read;
 mod shelf;
 
 use crate::db::rows::{Changes, ROOT};
+use crate::rules::settings::Setting;
 use bytes::Bytes;
 use chrono_tz::Tz;
+use contract::ids::UserId;
 use contract::pb;
-use contract::table::{Health, OwnerConfig, Rows};
+use contract::table::{Health, OwnerConfig, Rows, Unpriced};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use shelf::{Shelf, Split};
@@ -70,6 +72,9 @@ pub struct Problem {
     pub why: String,
 }
 
+/// Kind and id of a row; of a setting, its key as well.
+type Place = (&'static str, i64, String);
+
 /// What is wrong with a field.
 #[derive(Debug, thiserror::Error)]
 #[error("{field} {why}")]
@@ -99,8 +104,11 @@ pub struct Inputs {
     /// Owner of each user, and users of each owner: an owner without users needs no configuration.
     owner_of: BTreeMap<i64, i64>,
     accounts: BTreeMap<i64, usize>,
-    bill_redirected: BTreeMap<i64, bool>,
-    problems: BTreeMap<(&'static str, i64), Problem>,
+    /// What an owner did not set for requests without a price.
+    unpriced: Unpriced,
+    /// What owners set, by owner and key.
+    settings: BTreeMap<(i64, String), Setting>,
+    problems: BTreeMap<Place, Problem>,
     sections: Sections,
 }
 
@@ -132,12 +140,21 @@ impl Inputs {
             reported: BTreeMap::new(),
             owner_of: BTreeMap::new(),
             accounts: BTreeMap::new(),
-            bill_redirected: BTreeMap::new(),
+            unpriced: Unpriced::default(),
+            settings: BTreeMap::new(),
             problems: BTreeMap::new(),
             sections: Sections::new(),
         };
         inputs.place_owner(ROOT);
         inputs
+    }
+
+    /// The same, where requests without a price are treated in this way unless their owner set another.
+    #[must_use]
+    pub fn with_unpriced(mut self, unpriced: Unpriced) -> Self {
+        self.unpriced = unpriced;
+        self.place_owner(ROOT);
+        self
     }
 
     /// Takes in rows that changed. A row that is deleted or broken leaves the table.
@@ -160,15 +177,19 @@ impl Inputs {
         }
         for row in changes.health {
             let health = read::health(&row);
-            if let Some(health) = self.noted("health", row.provider_id, true, || health) {
+            if let Some(health) = self.noted(("health", row.provider_id, String::new()), true, || health) {
                 self.reported.insert(row.provider_id, health);
             }
             self.place_health(row.provider_id);
         }
         for row in changes.settings {
-            let live = row.deleted_at.is_none();
-            let redirected = self.noted("setting", row.owner_id, live, || read::bill_redirected(&row.value));
-            self.bill_redirected.insert(row.owner_id, redirected.unwrap_or(false));
+            let place = ("setting", row.owner_id, row.key.clone());
+            let setting = self.noted(place, row.deleted_at.is_none(), || read::setting(&row));
+            let key = (row.owner_id, row.key);
+            match setting {
+                Some(setting) => self.settings.insert(key, setting),
+                None => self.settings.remove(&key),
+            };
             self.place_owner(row.owner_id);
         }
         for row in changes.prices {
@@ -200,14 +221,8 @@ impl Inputs {
     }
 
     /// Remembers or forgets the problem of a row.
-    fn noted<T>(
-        &mut self,
-        kind: &'static str,
-        id: i64,
-        live: bool,
-        read: impl FnOnce() -> Result<T, Broken>,
-    ) -> Option<T> {
-        self.problems.remove(&(kind, id));
+    fn noted<T>(&mut self, place: Place, live: bool, read: impl FnOnce() -> Result<T, Broken>) -> Option<T> {
+        self.problems.remove(&place);
         if !live {
             return None;
         }
@@ -215,7 +230,8 @@ impl Inputs {
             Ok(row) => return Some(row),
             Err(broken) => broken,
         };
-        self.problems.insert((kind, id), Problem { kind, id, field: broken.field, why: broken.why });
+        let (kind, id, _) = place;
+        self.problems.insert(place, Problem { kind, id, field: broken.field, why: broken.why });
         None
     }
 
@@ -227,7 +243,7 @@ impl Inputs {
         live: bool,
         read: impl FnOnce() -> Result<Rows, Broken>,
     ) -> Option<Bytes> {
-        self.noted(kind, id, live, || {
+        self.noted((kind, id, String::new()), live, || {
             let wire = pb::Rows::from(&read()?);
             let segment = Bytes::from(wire.encode_to_vec());
             Rows::try_from(wire).map_err(|invalid| Broken::new(invalid.path, invalid.why))?;
@@ -257,13 +273,20 @@ impl Inputs {
 
     fn place_owner(&mut self, id: i64) {
         let has_users = self.accounts.get(&id).is_some_and(|count| *count > 0);
-        let config = (has_users || id == ROOT).then(|| OwnerConfig {
-            owner_id: contract::ids::UserId(id),
-            time_zone: self.zone,
-            bill_redirected: self.bill_redirected.get(&id).copied().unwrap_or(false),
-        });
+        let config = (has_users || id == ROOT).then(|| self.owner(id));
         let segment = config.map(|config| encode(&Rows { owners: vec![config], ..Rows::default() }));
         self.owners.put(id, 0, segment);
+    }
+
+    /// What an owner set, over the defaults.
+    fn owner(&self, id: i64) -> OwnerConfig {
+        let plain = OwnerConfig::new(UserId(id), self.zone);
+        let mut config = OwnerConfig { unpriced: self.unpriced, ..plain };
+        let of_owner = self.settings.range((id, String::new())..);
+        of_owner
+            .take_while(|((owner, _), _)| *owner == id)
+            .for_each(|(_, setting)| setting.lay_over(&mut config));
+        config
     }
 
     fn place_health(&mut self, provider: i64) {

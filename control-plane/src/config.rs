@@ -12,6 +12,7 @@ pub use read::{Invalid, Secret};
 
 use chrono_tz::Tz;
 use contract::seal::Sealer;
+use contract::table::Unpriced;
 use read::Env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -208,6 +209,9 @@ pub struct Publish {
     pub health_pause: Duration,
     /// `FLEET_FORGET_SECONDS`: a proxy that stayed away this long leaves the fleet view.
     pub forget: Duration,
+    /// `UNPRICED`: what happens to a request for a model without a price, where its owner set nothing: `refuse`,
+    /// `ceiling` or `serve`.
+    pub unpriced: Unpriced,
 }
 
 /// Usage ingest.
@@ -372,6 +376,8 @@ fn publish(env: &Env<'_>) -> Result<Publish, Invalid> {
         max_subscribers: env.count("MAX_SUBSCRIBERS", 5_000)?,
         health_pause: env.millis("HEALTH_PAUSE_MS", 100)?,
         forget: env.seconds("FLEET_FORGET_SECONDS", 86_400)?,
+        unpriced: Unpriced::parse(&env.text("UNPRICED", Unpriced::default().as_str()))
+            .ok_or_else(|| Invalid::new("UNPRICED", "must be refuse, ceiling or serve"))?,
     })
 }
 

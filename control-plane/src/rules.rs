@@ -13,6 +13,7 @@ pub mod period;
 pub mod price;
 pub mod provider;
 pub mod refusal;
+pub mod settings;
 pub mod time;
 
 pub use amount::{Exact, Usd};

@@ -22,16 +22,12 @@ use contract::usage::Dialect;
 use index::Index;
 use price::Prices;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Where every thread finds the current table; a request loads it once and keeps it to its end.
 pub type Table = Arc<ArcSwap<Snapshot>>;
 
-static NO_OWNER: LazyLock<OwnerConfig> = LazyLock::new(|| OwnerConfig {
-    owner_id: UserId(0),
-    time_zone: chrono_tz::Tz::UTC,
-    bill_redirected: false,
-});
+static NO_OWNER: OwnerConfig = OwnerConfig::new(UserId(0), chrono_tz::Tz::UTC);
 
 /// One state of all configuration. Cheap to clone: everything in it is shared.
 #[derive(Clone)]
@@ -97,7 +93,7 @@ impl Snapshot {
         self.users.get(&id)
     }
 
-    /// An owner's settings; UTC and the asked model's price for an owner without any.
+    /// An owner's settings; UTC and the defaults for an owner without any.
     pub fn owner(&self, id: UserId) -> &OwnerConfig {
         self.owners.get(&id).unwrap_or(&NO_OWNER)
     }

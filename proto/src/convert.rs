@@ -2,6 +2,7 @@
 
 mod encode;
 mod options;
+mod owner;
 mod price;
 mod record;
 mod rows;

@@ -1,8 +1,10 @@
 //! Plain immutable rows of the routing table. What a proxy needs and nothing else; built by `convert`.
 
 mod options;
+mod owner;
 
 pub use options::{AdaptiveThinking, Anthropic, CacheTtl, Codex, Options};
+pub use owner::{OwnerConfig, Unpriced, WordScope};
 
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::money::Price;
@@ -309,17 +311,6 @@ pub struct ModelPrice {
     pub model: String,
     /// USD per token.
     pub price: Price,
-}
-
-/// What holds for all users of an owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnerConfig {
-    /// Whose.
-    pub owner_id: UserId,
-    /// Decides days, weeks, months.
-    pub time_zone: chrono_tz::Tz,
-    /// Bill by the redirected model's price instead of the asked one's.
-    pub bill_redirected: bool,
 }
 
 /// A sensitive word.

@@ -11,5 +11,6 @@ pub mod providers;
 pub mod sensitive_words;
 pub mod spending;
 pub mod statistics;
+pub mod system;
 pub mod usage_logs;
 pub mod users;

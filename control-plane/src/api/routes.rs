@@ -2,7 +2,7 @@
 
 use super::actions::{
     active_sessions, health, keys, model_prices, notifications, overview, providers, sensitive_words,
-    statistics, usage_logs, users,
+    statistics, system, usage_logs, users,
 };
 use super::auth::{self, login};
 use super::error::Failure;
@@ -71,6 +71,8 @@ endpoints! {
     active_sessions::get_active_sessions::get_active_sessions,
     active_sessions::get_session_details::get_session_details,
     active_sessions::get_session_messages::get_session_messages,
+    system::get_settings::get_settings,
+    system::update_settings::update_settings,
     fleet::fleet,
     openapi::openapi,
     docs::docs,

@@ -9,6 +9,7 @@ mod notifications;
 mod numbers;
 mod people;
 mod prices;
+mod settings;
 mod upstreams;
 mod words;
 
@@ -85,6 +86,7 @@ impl Api {
             refresh_wait: Duration::from_secs(5),
             outbound: outbound("http://127.0.0.1:1/"),
             health_wait: Duration::from_secs(1),
+            unpriced: contract::table::Unpriced::Ceiling,
             retention_days: 0,
         };
         change(&mut settings);

@@ -1,11 +1,11 @@
 //! Users, keys, words, health and settings: from the database's form to the table's.
 
 use super::{Broken, limits};
-use crate::db::rows::{HealthRow, KeyRow, UserRow, WordRow};
+use crate::db::rows::{HealthRow, KeyRow, SettingRow, UserRow, WordRow};
+use crate::rules::settings::Setting;
 use chrono::{DateTime, Utc};
 use contract::ids::{KeyId, ProviderId, UserId};
 use contract::table::{CacheTtl, CircuitState, Health, Key, MatchType, Rows, User, Word};
-use serde_json::Value;
 use std::sync::Arc;
 
 /// The longest expression that proxies are asked to compile.
@@ -97,11 +97,7 @@ pub(super) fn health(row: &HealthRow) -> Result<Health, Broken> {
     })
 }
 
-/// `original` is what an owner gets whose setting has no meaning: it decides a price, not an access.
-pub(super) fn bill_redirected(value: &Value) -> Result<bool, Broken> {
-    match value.as_str() {
-        Some("original") => Ok(false),
-        Some("redirected") => Ok(true),
-        _ => Err(Broken::new("billingModelSource", "must be original or redirected; original holds")),
-    }
+/// An owner whose setting has no meaning gets the default, which never opens anything.
+pub(super) fn setting(row: &SettingRow) -> Result<Setting, Broken> {
+    Setting::read(&row.key, &row.value).map_err(|why| Broken::new(&row.key, why))
 }

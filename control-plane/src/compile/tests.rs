@@ -3,7 +3,7 @@ use crate::db::rows::{
     HealthRow, KeyLimits, KeyRow, PriceRow, ProviderLimits, ProviderRow, SettingRow, UserLimits, UserRow,
 };
 use chrono::{DateTime, Utc};
-use contract::table::{AdaptiveThinking, Anthropic, CacheTtl, Codex, MatchType, Measure, Options};
+use contract::table::{AdaptiveThinking, Anthropic, CacheTtl, Codex, MatchType, Measure, Options, WordScope};
 use contract::window::Window;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -184,7 +184,8 @@ impl Op {
             Self::Billing(owner_id, version) => {
                 let value =
                     [json!("original"), json!("redirected"), json!(3)][usize::from(version % 3)].clone();
-                changes.settings.push(SettingRow { owner_id, value, deleted_at: None });
+                let key = crate::db::rows::BILLING_MODEL.to_owned();
+                changes.settings.push(SettingRow { owner_id, key, value, deleted_at: None });
             }
         }
     }
@@ -293,6 +294,49 @@ fn rows_become_what_a_proxy_needs() {
     assert_eq!(since, [(Window::Week, None), (Window::Total, Some(5))]);
     assert_eq!(rows.owners[0].time_zone, chrono_tz::Europe::Berlin);
     assert!(inputs.problems().is_empty());
+}
+
+#[test]
+fn settings_of_an_owner_lie_over_the_defaults() {
+    let mut inputs = Inputs::new(Tz::UTC).with_unpriced(Unpriced::Serve);
+    let plain = OwnerConfig { unpriced: Unpriced::Serve, ..OwnerConfig::new(UserId(ROOT), Tz::UTC) };
+    let set = |owner_id, key: &str, value: Value| SettingRow {
+        owner_id,
+        key: key.to_owned(),
+        value,
+        deleted_at: None,
+    };
+    let mut owner = |settings: Vec<SettingRow>| {
+        inputs.apply(Changes { settings, users: vec![user(2, 2, "b")], ..Changes::default() });
+        (rows_of(inputs.sections()).owners, inputs.problems())
+    };
+    let other = OwnerConfig { owner_id: UserId(2), ..plain.clone() };
+    assert_eq!(owner(vec![]), (vec![plain.clone(), other.clone()], vec![]));
+    let all = vec![
+        set(ROOT, "upstreamResources", json!(true)),
+        set(ROOT, "billingModelSource", json!("redirected")),
+        set(ROOT, "unpriced", json!("refuse")),
+        set(ROOT, "wordScope", json!("all")),
+    ];
+    let every = OwnerConfig {
+        bill_redirected: true,
+        upstream_resources: true,
+        unpriced: Unpriced::Refuse,
+        word_scope: WordScope::All,
+        ..plain.clone()
+    };
+    assert_eq!(owner(all).0, [every.clone(), other.clone()]);
+    // Two broken settings are two problems; each falls back by itself.
+    let broken = vec![set(ROOT, "unpriced", json!("free")), set(ROOT, "upstreamResources", json!("yes"))];
+    let (owners, problems) = owner(broken);
+    let back = OwnerConfig { upstream_resources: false, unpriced: Unpriced::Serve, ..every.clone() };
+    assert_eq!(owners, [back, other.clone()]);
+    let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["unpriced", "upstreamResources"]);
+    let gone = SettingRow { deleted_at: gone(true), ..set(ROOT, "unpriced", json!("free")) };
+    let (owners, problems) = owner(vec![gone, set(ROOT, "upstreamResources", json!(true))]);
+    assert_eq!(owners, [OwnerConfig { unpriced: Unpriced::Serve, ..every }, other]);
+    assert!(problems.is_empty(), "{problems:?}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ fn a_wrong_value_names_its_variable() {
         ("LISTEN_ADDR", "here"),
         ("GRPC_ADDR", "1.2.3.4"),
         ("TIME_ZONE", "Mars/Olympus"),
+        ("UNPRICED", "free"),
         ("KEY_REVEAL", "yes"),
         ("AUTO_MIGRATE", "maybe"),
         ("LOG_FORMAT", "xml"),

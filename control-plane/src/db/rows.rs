@@ -19,6 +19,8 @@ pub const ROOT: i64 = 1;
 
 /// The config key that says by which model's price a redirected request is billed.
 pub const BILLING_MODEL: &str = "billingModelSource";
+/// The config keys that matter to a proxy.
+pub const SETTINGS: [&str; 4] = [BILLING_MODEL, "upstreamResources", "unpriced", "wordScope"];
 
 type Time = Option<DateTime<Utc>>;
 type Usd = Option<BigDecimal>;
@@ -145,6 +147,7 @@ pub struct HealthRow {
 #[diesel(table_name = settings, check_for_backend(Pg))]
 pub struct SettingRow {
     pub owner_id: i64,
+    pub key: String,
     pub value: Value,
     pub deleted_at: Time,
 }
@@ -231,7 +234,7 @@ async fn read_in_tx(conn: &mut Conn, last: i64) -> Result<Changes, Error> {
             .await?,
         settings: settings::table
             .filter(settings::generation.gt(last))
-            .filter(settings::key.eq(BILLING_MODEL))
+            .filter(settings::key.eq_any(SETTINGS))
             .select(SettingRow::as_select())
             .load(conn)
             .await?,

@@ -21,6 +21,23 @@ pub async fn of_all(conn: &mut Conn, key: &str) -> Result<Vec<(i64, Value)>, Err
     Ok(query.select((dsl::owner_id, dsl::value)).load(conn).await?)
 }
 
+/// The values of one owner for several keys.
+pub async fn of_keys(conn: &mut Conn, owner: i64, keys: &[&str]) -> Result<Vec<(String, Value)>, Error> {
+    let query = dsl::settings
+        .filter(dsl::owner_id.eq(owner).and(dsl::key.eq_any(keys)).and(dsl::deleted_at.is_null()))
+        .order(dsl::key);
+    Ok(query.select((dsl::key, dsl::value)).load(conn).await?)
+}
+
+/// Takes the value back, so that the default holds again.
+pub async fn clear_in_tx(conn: &mut Conn, owner: i64, key: &str, generation: i64) -> Result<(), Error> {
+    let row =
+        dsl::settings.filter(dsl::owner_id.eq(owner).and(dsl::key.eq(key)).and(dsl::deleted_at.is_null()));
+    let change = (dsl::generation.eq(generation), dsl::updated_at.eq(now), dsl::deleted_at.eq(now));
+    diesel::update(row).set(change).execute(conn).await?;
+    Ok(())
+}
+
 /// Sets the value.
 pub async fn put_in_tx(
     conn: &mut Conn,

@@ -42,7 +42,8 @@ impl Reconciler {
         wake: Wake,
         newest: watch::Sender<Option<Arc<Published>>>,
     ) -> Self {
-        Self { pool, settings, zone, wake, newest, inputs: Inputs::new(zone), last: Generation(0) }
+        let inputs = Inputs::new(zone).with_unpriced(settings.unpriced);
+        Self { pool, settings, zone, wake, newest, inputs, last: Generation(0) }
     }
 
     /// Runs until `shutdown`.
@@ -122,7 +123,8 @@ impl Reconciler {
     async fn publish(&mut self, changes: Changes) -> Result<(), Error> {
         let started = Instant::now();
         let generation = Generation(changes.generation);
-        let mut inputs = std::mem::replace(&mut self.inputs, Inputs::new(self.zone));
+        let none = self.no_inputs();
+        let mut inputs = std::mem::replace(&mut self.inputs, none);
         // A large table takes longer to compile than a worker thread may be held.
         let compiled = tokio::task::spawn_blocking(move || {
             inputs.apply(changes);
@@ -159,8 +161,12 @@ impl Reconciler {
         );
     }
 
+    fn no_inputs(&self) -> Inputs {
+        Inputs::new(self.zone).with_unpriced(self.settings.unpriced)
+    }
+
     fn forget(&mut self) {
-        self.inputs = Inputs::new(self.zone);
+        self.inputs = self.no_inputs();
         self.last = Generation(0);
     }
 }

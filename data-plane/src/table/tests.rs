@@ -4,7 +4,8 @@ use crate::table::builder::{Builder, Change, RawSection};
 use bytes::Bytes;
 use contract::pb;
 use contract::table::{
-    CircuitState, Health, MatchType, ModelPrice, ModelRule, Options, Provider, ProviderKind, Rows, Word,
+    CircuitState, Health, MatchType, ModelPrice, ModelRule, Options, Provider, ProviderKind, Rows, Unpriced,
+    Word, WordScope,
 };
 use prost::Message;
 use rust_decimal::Decimal;
@@ -178,8 +179,13 @@ fn pools_are_sorted_and_scoped_by_owner_and_dialect() {
 
 #[test]
 fn other_kinds_of_rows() {
-    let berlin =
-        OwnerConfig { owner_id: UserId(1), time_zone: chrono_tz::Europe::Berlin, bill_redirected: true };
+    let berlin = OwnerConfig {
+        bill_redirected: true,
+        upstream_resources: true,
+        unpriced: Unpriced::Refuse,
+        word_scope: WordScope::All,
+        ..OwnerConfig::new(UserId(1), chrono_tz::Europe::Berlin)
+    };
     let price = Price { input: Some(Decimal::ONE), ..Price::default() };
     let word = |id, text: &str| Word {
         id,

@@ -5,7 +5,7 @@ use super::{Invalid, decimal};
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::pb;
 use crate::table::{
-    Breaker, CircuitState, Health, Key, Limit, MatchType, Measure, ModelRule, Options, OwnerConfig, Provider,
+    Breaker, CircuitState, Health, Key, Limit, MatchType, Measure, ModelRule, Options, Provider,
     ProviderKind, Rows, User, Word,
 };
 use crate::window::Window;
@@ -342,32 +342,6 @@ impl From<&Provider> for pb::Provider {
             allowed_clients: row.allowed_clients.clone(),
             blocked_clients: row.blocked_clients.clone(),
             options: row.options.as_deref().map(Into::into),
-        }
-    }
-}
-
-impl TryFrom<pb::OwnerConfig> for OwnerConfig {
-    type Error = Invalid;
-
-    fn try_from(wire: pb::OwnerConfig) -> Result<Self, Invalid> {
-        let time_zone =
-            wire.time_zone.parse().map_err(|_| Invalid::new("time_zone", "not an IANA time zone"))?;
-        let bill_redirected = match wire.billing_model.as_str() {
-            "original" => false,
-            "redirected" => true,
-            _ => return Err(Invalid::new("billing_model", "must be original or redirected")),
-        };
-        Ok(Self { owner_id: UserId(wire.owner_id), time_zone, bill_redirected })
-    }
-}
-
-impl From<&OwnerConfig> for pb::OwnerConfig {
-    fn from(row: &OwnerConfig) -> Self {
-        let billing_model = if row.bill_redirected { "redirected" } else { "original" };
-        Self {
-            owner_id: row.owner_id.0,
-            time_zone: row.time_zone.name().to_owned(),
-            billing_model: billing_model.to_owned(),
         }
     }
 }

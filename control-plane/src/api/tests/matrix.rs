@@ -68,6 +68,8 @@ const MATRIX: &[(&str, May, &str)] = &[
     ("getSessionMessages", Owner, r#"{"sessionId":"$session"}"#),
     ("getNotificationSettingsAction", Admin, "{}"),
     ("updateNotificationSettingsAction", Admin, r#"{"enabled":false}"#),
+    ("getSettings", Admin, "{}"),
+    ("updateSettings", Admin, r#"{"unpriced":"refuse"}"#),
     ("testWebhookAction", Admin, r#"{"webhookUrl":"http://127.0.0.1:1/"}"#),
 ];
 
