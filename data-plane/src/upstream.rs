@@ -27,4 +27,6 @@ pub use request::request;
 pub use tls::{Tls, TlsError};
 
 #[cfg(test)]
+pub(crate) mod memory;
+#[cfg(test)]
 pub(crate) mod tests;

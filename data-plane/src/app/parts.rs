@@ -1,6 +1,7 @@
 //! Settings of the parts, out of the one list of settings; what all traffic threads share.
 
 use super::Error;
+use crate::clock::now_ms;
 use crate::config::Config;
 use crate::health::Book;
 use crate::proxy;
@@ -12,7 +13,6 @@ use crate::telemetry;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Tls};
 use crate::{server, spool};
-use contract::window::now_ms;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;

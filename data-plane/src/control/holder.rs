@@ -1,6 +1,7 @@
 //! Takes committed changes into use: build off the traffic threads, swap one pointer, tell everybody.
 
 use super::disk::{self, Saver, Stored};
+use crate::clock::now_ms;
 use crate::health::Book;
 use crate::table::{Applied, Builder, Change, Mismatch, RawSection, Rejected, Table};
 use crate::tasks::Tasks;
@@ -10,7 +11,6 @@ use bytes::Bytes;
 use contract::ids::Generation;
 use contract::pb;
 use contract::seal::Sealer;
-use contract::window::now_ms;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::watch;

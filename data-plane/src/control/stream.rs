@@ -2,6 +2,7 @@
 
 use super::holder::{Holder, Refused, Source};
 use super::link::{Link, brief};
+use crate::clock::now_ms;
 use crate::health::book::Transitions;
 use crate::live::Live;
 use crate::table::{Change, RawSection};
@@ -9,7 +10,6 @@ use contract::ids::Generation;
 use contract::pb;
 use contract::pb::from_control::Message as Down;
 use contract::pb::from_proxy::Message as Up;
-use contract::window::now_ms;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, error::Elapsed, interval, timeout, timeout_at};

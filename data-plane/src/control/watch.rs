@@ -6,6 +6,7 @@ use super::disk;
 use super::holder::{Holder, Status};
 use super::link::Link;
 use super::stream::{End, Identity, Subscription};
+use crate::clock::{Instant, now_ms};
 use crate::config::Config;
 use crate::health::Book;
 use crate::live::Live;
@@ -13,9 +14,8 @@ use crate::table::{Builder, Table};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
-use contract::window::now_ms;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The control plane beats every 5 s; after three missed beats it counts as gone.

@@ -6,6 +6,7 @@ use super::choose::{Choice, Ground, Nothing, Trail, Wish};
 use super::meter::{Meter, Running};
 use super::opening::Opening;
 use super::refuse::Refusal;
+use crate::clock::{Instant, now_ms};
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
 use chrono::Timelike;
@@ -13,9 +14,8 @@ use contract::ids::ProviderId;
 use contract::money::NanoUsd;
 use contract::table::Measure;
 use contract::usage::{AttemptResult, SelectedBy};
-use contract::window::now_ms;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 impl Proxy {
     /// Provider after provider until one answers. Only before the first byte goes to the caller.

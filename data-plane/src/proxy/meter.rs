@@ -8,6 +8,7 @@ mod bill;
 
 use super::Shared;
 use super::opening::Opening;
+use crate::clock::Instant;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
 use crate::live::Seat;
@@ -21,7 +22,6 @@ use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord};
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Status of a request whose caller hung up; nginx's number, known to every log reader.
 pub const STATUS_ABORTED: u16 = 499;

@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::head::{header, ip_text};
+use crate::clock::Instant;
 use crate::limit;
 use crate::live::{Open, Spoken};
 use crate::store::Ask as Claim;
@@ -16,7 +17,7 @@ use llm::dialect::Route;
 use llm::request::Ask;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest User-Agent that is kept.
 const MAX_USER_AGENT: usize = 256;

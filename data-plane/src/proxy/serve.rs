@@ -10,16 +10,15 @@ use super::read::{allowed, read};
 use super::refuse::Refusal;
 use super::screen::screen;
 use super::{Body, Proxy, inbound, models, respond};
+use crate::clock::{Instant, now_ms};
 use crate::telemetry::trace;
 use bytes::Bytes;
 use contract::usage::Outcome;
-use contract::window::now_ms;
 use http::request::Parts;
 use http::{Request, Response};
 use llm::dialect::{EndpointKind, Route};
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 impl Proxy {
     /// THE WALK.

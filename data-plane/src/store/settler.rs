@@ -7,10 +7,10 @@ use super::{
     Charge, LIMITER_FALLBACKS, Mode, Reserve, SETTLEMENTS_LOST, SETTLEMENTS_WAITING, Settlement, Slot, Store,
     StoreError, ms,
 };
+use crate::clock::now_ms;
 use crate::limit::{Counter, Counters};
 use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
-use contract::window::now_ms;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::{Cell, RefCell};

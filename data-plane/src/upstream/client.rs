@@ -136,6 +136,14 @@ impl Client {
         }
     }
 
+    /// A client whose connections lead into `network` instead of into sockets.
+    #[cfg(test)]
+    pub(crate) fn within(network: super::memory::Network, settings: Settings) -> Self {
+        let mut client = Self::new(settings);
+        client.connector.network = Some(network);
+        client
+    }
+
     #[cfg(test)]
     pub(super) fn resting(&self) -> usize {
         self.pool.len()

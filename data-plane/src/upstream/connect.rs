@@ -5,6 +5,7 @@ use super::failure::{Failure, FailureClass, Stage};
 use super::outgoing::Outgoing;
 use super::tls::Tls;
 use super::tunnel::{self, Pipe};
+use crate::clock::Instant;
 use crate::table::{Proxy, Upstream, origin};
 use rustls_pki_types::ServerName;
 use std::cell::RefCell;
@@ -15,7 +16,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
@@ -95,6 +96,9 @@ pub(super) struct Connector {
     names: RefCell<HashMap<Rc<str>, (Instant, Addresses)>>,
     /// When a proxy that may be passed by failed last, by its origin; as many as are configured.
     failed: RefCell<HashMap<Rc<str>, Instant>>,
+    /// Where connections lead in tests that need no sockets.
+    #[cfg(test)]
+    pub(super) network: Option<super::memory::Network>,
 }
 
 /// How long a proxy that failed and may be passed by is: otherwise every request would wait for it anew.
@@ -102,7 +106,14 @@ const PASS_BY: Duration = Duration::from_secs(15);
 
 impl Connector {
     pub(super) fn new(tls: Tls, names_ttl: Duration) -> Self {
-        Self { tls, names_ttl, names: RefCell::default(), failed: RefCell::default() }
+        Self {
+            tls,
+            names_ttl,
+            names: RefCell::default(),
+            failed: RefCell::default(),
+            #[cfg(test)]
+            network: None,
+        }
     }
 
     /// A fresh connection. Cancel-safe: dropping the future closes what was opened.
@@ -144,6 +155,11 @@ impl Connector {
     }
 
     async fn directly(&self, base: &Url, within: Duration) -> Result<Connection, Failure> {
+        #[cfg(test)]
+        if let Some(network) = &self.network {
+            let pipe = network.connect(base.host_str().unwrap_or_default()).await?;
+            return Ok(Connection { lane: origin(base).into(), io: Io::Tunnel(pipe) });
+        }
         let stream = self.dial(base, within).await?;
         let io = match base.scheme() {
             "https" => Io::Tls(Box::new(self.secure(base, stream).await?)),
@@ -183,7 +199,7 @@ impl Connector {
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Ok(Err(error)) => last = Failure::because(FailureClass::Connect, error.kind()),
+                Ok(Err(error)) => last = refused(&error),
                 Err(_) => last = Failure::timeout(Stage::Connect),
             }
         }
@@ -214,7 +230,7 @@ impl Connector {
         let lookup = async || {
             let found = tokio::net::lookup_host((name, port)).await;
             let found: Rc<[SocketAddr]> = found.map(Iterator::collect).unwrap_or_default();
-            if found.is_empty() { Err(Failure::new(FailureClass::Dns)) } else { Ok(found) }
+            if found.is_empty() { Err(nameless()) } else { Ok(found) }
         };
         remembered.get_or_try_init(lookup).await.cloned()
     }
@@ -234,6 +250,16 @@ impl Connector {
         names.insert(origin(base).into(), (Instant::now(), Rc::clone(&cell)));
         cell
     }
+}
+
+/// What it means that an address took no connection.
+pub(super) fn refused(error: &io::Error) -> Failure {
+    Failure::because(FailureClass::Connect, error.kind())
+}
+
+/// What it means that a name has no address.
+pub(super) fn nameless() -> Failure {
+    Failure::new(FailureClass::Dns)
 }
 
 fn server_name(base: &Url) -> Result<ServerName<'static>, Failure> {

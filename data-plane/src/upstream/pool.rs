@@ -1,11 +1,12 @@
 //! Connections that rest between two exchanges, per origin and proxy, newest first. One per traffic thread: no lock.
 
 use super::connect::Connection;
+use crate::clock::Instant;
 use crate::tasks;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 struct Resting {
     connection: Connection,

@@ -33,20 +33,24 @@ fn at(base_url: String) -> Upstream {
     upstream(Provider { base_url, ..provider(1) })
 }
 
-fn client(change: impl FnOnce(&mut Settings)) -> Client {
-    let mut settings = Settings {
+pub(crate) fn settings() -> Settings {
+    Settings {
         tls: Tls::new(None).unwrap(),
         connect_timeout: PATIENCE,
         keep_alive: PATIENCE,
         max_idle: 8,
         names_ttl: PATIENCE,
         metrics: Metrics::install().0,
-    };
+    }
+}
+
+fn client(change: impl FnOnce(&mut Settings)) -> Client {
+    let mut settings = settings();
     change(&mut settings);
     Client::new(settings)
 }
 
-fn post(body: impl Into<Bytes>) -> Outgoing {
+pub(crate) fn post(body: impl Into<Bytes>) -> Outgoing {
     let mut writer = outgoing::Writer::new(&Method::POST, "/v1/messages", 0);
     writer.header("host", &HeaderValue::from_static("upstream"));
     writer.end(body.into())

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules of a package by floor, as ARCHITECTURE.md has them. Below them all: `config`, plain values that everybody
-/// may read and that know nobody, and `tasks`, which spawns and joins.
+/// may read and that know nobody, `clock`, and `tasks`, which spawns and joins.
 type Floors = &'static [(&'static str, u32)];
 
 const DATA_PLANE: Floors = &[
     ("config", 1),
+    ("clock", 1),
     ("tasks", 1),
     ("table", 2),
     ("memo", 1),

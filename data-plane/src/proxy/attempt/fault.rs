@@ -2,6 +2,7 @@
 
 use super::super::head::header;
 use super::exchange::Answer;
+use crate::clock;
 use crate::health::Verdict;
 use crate::table::Upstream;
 use crate::upstream::{self, Failure};
@@ -113,7 +114,8 @@ async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
 
 /// A status that another provider, or another try, may not give.
 pub async fn fault(up: &Upstream, status: u16, head: &Parts, body: upstream::Body) -> Fault {
-    let retry_after = header(&head.headers, "retry-after").and_then(|value| wait(value, SystemTime::now()));
+    let retry_after =
+        header(&head.headers, "retry-after").and_then(|value| wait(value, clock::system_time()));
     let detail = detail(body, up).await;
     // OpenAI says 403 for a model that this account does not have; that is no refused credential.
     let no_model =
