@@ -1,10 +1,11 @@
 //! The stateless proxy. A request is one visible function over one immutable table; one guard ends it.
 //!
-//! Floors: `memo`, `table`, `limit`, `health`, `live` (pure) < `store`, `upstream`, `control`, `spool`, `telemetry` (I/O)
+//! Floors: `memo`, `table`, `limit`, `bill`, `health`, `live` (pure) < `store`, `upstream`, `control`, `spool`, `telemetry` (I/O)
 //! < `proxy` (the walk) < `server`, `admin`, `config`, `app`.
 
 pub mod admin;
 pub mod app;
+pub mod bill;
 pub mod clock;
 pub mod config;
 pub mod control;

@@ -25,6 +25,7 @@ pub mod serve;
 
 pub use body::{Body, BodyError};
 
+use crate::bill::LastClasses;
 use crate::config::Config;
 use crate::health::Book;
 use crate::limit::plans::Plans;
@@ -66,6 +67,8 @@ pub struct Shared {
     pub guard: Guard,
     /// Whose turn it is among equals.
     pub rotation: Rotation,
+    /// How the input of each conversation's last answer was priced.
+    pub last_classes: LastClasses,
 }
 
 /// The proxy of one worker thread.

@@ -11,13 +11,14 @@ mod upstream;
 mod words;
 
 pub use builder::{Applied, Builder, Change, Mismatch, RawSection, Rejected};
+pub use price::of_kind;
 pub use upstream::{Proxy, Secret, Upstream, client_allowed, origin};
 pub use words::{Hit, WordSet};
 
 use arc_swap::ArcSwap;
 use contract::ids::{Generation, ProviderId, UserId};
 use contract::money::Price;
-use contract::table::{Key, OwnerConfig, User};
+use contract::table::{Key, OwnerConfig, ProviderKind, User};
 use contract::usage::Dialect;
 use index::Index;
 use price::Prices;
@@ -113,7 +114,7 @@ impl Snapshot {
         self.providers.in_order.iter()
     }
 
-    /// The price of a model: of its exact name, else of the name without vendor, region and date.
+    /// The price of a model, in whatever spelling; see [`Prices::find`].
     pub fn price(&self, model: &str) -> Option<&Price> {
         self.prices.find(model).map(|(_, price)| price)
     }
@@ -121,6 +122,16 @@ impl Snapshot {
     /// The same, with the name of the row in the price table.
     pub fn named_price(&self, model: &str) -> Option<(&str, &Price)> {
         self.prices.find(model)
+    }
+
+    /// What a model without a price is held to: the dearest of those that share the longest beginning of its name.
+    pub fn ceiling(&self, model: &str) -> Option<&Price> {
+        self.prices.ceiling(model)
+    }
+
+    /// What a model is held to that shares its beginning with none: the dearest of a kind of provider.
+    pub fn ceiling_of_kind(&self, kind: ProviderKind) -> Option<&Price> {
+        self.prices.ceiling_of_kind(kind)
     }
 
     /// Names of the models that have a price, in no order.

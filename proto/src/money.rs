@@ -8,6 +8,8 @@ use rust_decimal::{Decimal, RoundingStrategy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+mod ceiling;
+
 /// Decimal places kept in a record's cost; the column is `numeric(30,15)`.
 pub const COST_SCALE: u32 = 15;
 
@@ -64,6 +66,8 @@ pub struct Price {
     pub long: Vec<LongContext>,
     /// Prices of the priority service tier, where they differ.
     pub priority: Option<PriorityTier>,
+    /// The table prices the model in a unit that is not counted: an image, a second, a character, a query.
+    pub other_unit: bool,
 }
 
 /// Prices that hold for the whole request once its prompt is longer than `threshold` tokens.
@@ -106,14 +110,14 @@ pub struct Cost {
 }
 
 impl Price {
-    /// Whether there is any price at all; an empty entry prices nothing and the model counts as unpriced.
+    /// Whether there is any price in a unit that is counted. 0 is a price; an empty entry prices nothing.
     pub fn is_priced(&self) -> bool {
         self.input.is_some() || self.output.is_some() || self.per_request.is_some()
     }
 
     /// Prices `tokens`. `multiplier` is the product of all multipliers; `priority` selects the priority tier.
     pub fn cost(&self, tokens: &TokenCounts, multiplier: Decimal, priority: bool) -> Cost {
-        let rates = self.rates(tokens, priority);
+        let rates = self.rates(tokens.prompt(), priority);
         let mut parts = BTreeMap::new();
         let mut add = |name, count: u64, price: Decimal| {
             if count > 0 && !price.is_zero() {
@@ -149,8 +153,7 @@ impl Price {
         self.long.iter().rev().filter(|tier| prompt > tier.threshold).find_map(field)
     }
 
-    fn rates(&self, tokens: &TokenCounts, priority: bool) -> Rates {
-        let prompt = tokens.prompt();
+    fn rates(&self, prompt: u64, priority: bool) -> Rates {
         let long = |field: fn(&LongContext) -> Option<Decimal>| self.above(prompt, field);
         let tier = self.priority.as_ref().filter(|_| priority);
         // What is said of both, a long prompt and the priority tier, goes before what is said of one of them.
@@ -178,6 +181,7 @@ impl Price {
     }
 }
 
+#[derive(Default)]
 struct Rates {
     input: Decimal,
     output: Decimal,

@@ -129,6 +129,16 @@ words!(
 );
 
 words!(
+    /// Why a request that would be billed has no cost.
+    WhyUnpriced {
+        /// The price table has no price for the model.
+        NoPrice = "no_price",
+        /// The table prices the model in a unit that is not counted: an image, a second, a character, a query.
+        OtherUnit = "other_unit",
+    }
+);
+
+words!(
     /// What became of one attempt, in the words of the decision trail.
     AttemptResult {
         /// First attempt, answered.
@@ -232,8 +242,12 @@ pub struct UsageRecord {
     pub tokens: TokenCounts,
     /// Where `tokens` come from.
     pub usage_source: UsageSource,
-    /// USD; `None` if the model has no price.
+    /// USD; `None` if the model has no price, see `unpriced`.
     pub cost: Option<Decimal>,
+    /// Why there is no cost.
+    pub unpriced: Option<WhyUnpriced>,
+    /// USD that count towards money limits in place of the cost that is not known.
+    pub held_cost: Option<Decimal>,
     /// USD by component, before the multiplier.
     pub cost_parts: BTreeMap<String, Decimal>,
     /// Product of all multipliers, as applied.

@@ -13,6 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const TIER: (&str, &str) = ("_above_", "k_tokens");
 /// Of the priority service tier.
 const PRIORITY: &str = "_priority";
+/// In the names of all prices that are for a number of something.
+const PER: &str = "_cost_per_";
+/// The one of them, besides those for tokens, that requests are billed by.
+const PER_REQUEST: &str = "input_cost_per_request";
 /// Prices are per token; what is larger is a mistake in the unit. Also keeps products within bounds.
 const MAX_PRICE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
@@ -63,6 +67,12 @@ impl Entry<'_> {
         })
     }
 
+    /// Whether there is a price by the image, second, character, query or page.
+    fn has_other_unit(&self) -> bool {
+        let is_other = |name: &str| name.contains(PER) && !name.contains("token") && name != PER_REQUEST;
+        self.0.keys().any(|name| is_other(name) && matches!(self.get(name), Ok(Some(_))))
+    }
+
     fn priority(&self) -> Result<Option<PriorityTier>, Broken> {
         let tier = PriorityTier {
             input: self.get("input_cost_per_token_priority")?,
@@ -87,9 +97,10 @@ pub(super) fn read(row: &PriceRow) -> Result<Rows, Broken> {
         output_audio: entry.get("output_cost_per_audio_token")?,
         input_image: entry.get("input_cost_per_image_token")?,
         output_image: entry.get("output_cost_per_image_token")?,
-        per_request: entry.get("input_cost_per_request")?,
+        per_request: entry.get(PER_REQUEST)?,
         long: entry.tiers().into_iter().map(|thousands| entry.long(thousands)).collect::<Result<_, _>>()?,
         priority: entry.priority()?,
+        other_unit: entry.has_other_unit(),
     };
     let price = ModelPrice { model: row.model_name.clone(), price };
     Ok(Rows { prices: vec![price], ..Rows::default() })
@@ -136,12 +147,29 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_is_not_counted_is_seen() {
+        for (data, is_priced, other_unit) in [
+            (r#"{"input_cost_per_second":"0.0001"}"#, false, true),
+            (r#"{"output_cost_per_image":0.02,"output_cost_per_token":0}"#, true, true),
+            (r#"{"input_cost_per_query":null}"#, false, false),
+            (r#"{"input_cost_per_request":"0.01"}"#, true, false),
+            (r#"{"input_cost_per_token":"0.01","input_cost_per_token_batches":"0.01"}"#, true, false),
+            (r#"{"search_context_cost_per_query":{"low":"0.01"},"mode":"chat"}"#, false, false),
+            ("{}", false, false),
+        ] {
+            let price = read_one(data).expect(data);
+            assert_eq!((price.is_priced(), price.other_unit), (is_priced, other_unit), "{data}");
+        }
+    }
+
+    #[test]
     fn every_bundled_price_is_readable() {
         let table: BTreeMap<String, &RawValue> =
             serde_json::from_str(include_str!("../../assets/prices.json")).expect("a map");
         assert!(table.len() > 100);
         for (model, entry) in table {
-            read_one(entry.get()).unwrap_or_else(|broken| panic!("{model}: {broken:?}"));
+            let price = read_one(entry.get()).unwrap_or_else(|broken| panic!("{model}: {broken:?}"));
+            assert!(price.is_priced() || price.other_unit, "{model} has no price");
         }
     }
 }

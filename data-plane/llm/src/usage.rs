@@ -43,15 +43,19 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The tokens to bill: what was reported, and an estimate for what was not. Input is estimated from
-    /// the size of the request, output from what was streamed.
-    pub fn or_estimated(&self, request_bytes: u64) -> (TokenCounts, UsageSource) {
+    /// The tokens to bill: what was reported, and an estimate for what was not. The input is the caller's estimate,
+    /// the output is estimated from what was streamed.
+    pub fn or_estimated(&self, input: impl FnOnce() -> TokenCounts) -> (TokenCounts, UsageSource) {
         if self.reported {
             return (self.tokens, UsageSource::Reported);
         }
         let mut tokens = self.tokens;
         if !self.input_known {
-            tokens.input = estimate::tokens(request_bytes);
+            let input = input();
+            tokens.input = input.input;
+            tokens.cache_read = input.cache_read;
+            tokens.cache_write_5m = input.cache_write_5m;
+            tokens.cache_write_1h = input.cache_write_1h;
         }
         if !self.output_known {
             tokens.output = tokens.output.max(estimate::tokens(self.output_bytes_seen));

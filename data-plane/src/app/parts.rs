@@ -45,6 +45,7 @@ impl Common {
             metrics: Arc::clone(metrics),
             budget: Arc::default(),
             rotation: Default::default(),
+            last_classes: Default::default(),
             guard: Default::default(),
         };
         Ok(Self {

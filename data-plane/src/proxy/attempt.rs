@@ -39,9 +39,11 @@ impl Proxy {
         let limit = self.head_timeout(up, streamed);
         // Zero: no limit.
         let deadline = Instant::now().checked_add(limit).filter(|_| !limit.is_zero());
-        let response =
-            self.client.send(up, request, limit).await.map_err(|failure| Fault::unreachable(&failure))?;
-        let (head, mut body) = response.into_parts();
+        let sent = self.client.send_marking(up, request, limit, meter.is_with_upstream()).await;
+        let (head, mut body) = sent.map_err(|failure| Fault::unreachable(&failure))?.into_parts();
+        if !head.status.is_success() {
+            meter.is_with_upstream().set(false);
+        }
         body.set_idle_timeout(self.idle_timeout(up));
         match head.status.as_u16() {
             200..=299 => {

@@ -8,6 +8,7 @@ mod bill;
 
 use super::Shared;
 use super::opening::Opening;
+use crate::bill::Bill;
 use crate::clock::Instant;
 use crate::health::Verdict;
 use crate::limit::{self, Counters};
@@ -15,12 +16,13 @@ use crate::live::Seat;
 use crate::store::{Limiter, Settlement};
 use crate::table::Upstream;
 use crate::telemetry::{self, trace};
-use bill::{Bill, Usage};
+use bill::Usage;
 use contract::ids::ProviderId;
 use contract::money::NanoUsd;
 use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord};
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// Status of a request whose caller hung up; nginx's number, known to every log reader.
@@ -44,6 +46,8 @@ pub struct Meter {
     running: Option<Running>,
     /// Follows the answer from its first byte on, also while it is held back.
     scanner: Option<Box<UsageScanner>>,
+    /// Whether the running attempt's request went out whole and was not refused: the upstream works on it.
+    is_with_upstream: Cell<bool>,
     response_bytes: u64,
     first_byte: Option<Instant>,
     blocked: Option<(String, String)>,
@@ -65,6 +69,7 @@ impl Meter {
             attempts: Vec::new(),
             running: None,
             scanner: None,
+            is_with_upstream: Cell::new(false),
             response_bytes: 0,
             first_byte: None,
             blocked: None,
@@ -121,6 +126,7 @@ impl Meter {
     pub fn running(&mut self, running: Running) {
         self.running = Some(running);
         self.scanner = None;
+        self.is_with_upstream.set(false);
     }
 
     /// An attempt ended; a line of the decision trail.
@@ -142,6 +148,13 @@ impl Meter {
     /// The attempt gave no answer: what was seen of it is nobody's to pay.
     pub fn failed(&mut self) {
         self.scanner = None;
+        self.is_with_upstream.set(false);
+    }
+
+    /// Set once the running attempt's request went out whole, unset when the upstream refuses it. What a caller does not
+    /// wait for is paid for in between.
+    pub fn is_with_upstream(&self) -> &Cell<bool> {
+        &self.is_with_upstream
     }
 
     /// How many attempts there were.
@@ -177,7 +190,7 @@ impl Meter {
         }
         let usage = self.usage(outcome);
         let bill = self.bill(outcome, &usage);
-        self.settle(outcome, bill.cost);
+        self.settle(outcome, bill.charge());
         self.tell_health(outcome);
         let record = self.record(End { outcome, status, error }, usage, bill);
         trace::finish_request(&self.span, &record);
@@ -189,7 +202,7 @@ impl Meter {
         }
     }
 
-    fn settle(&mut self, outcome: Outcome, cost: Option<Decimal>) {
+    fn settle(&mut self, outcome: Outcome, charge: Option<Decimal>) {
         let Some(counters) = self.reserved.take() else { return };
         let served = outcome == Outcome::Completed;
         let provider = self.upstream.as_ref().filter(|up| !up.row.limits.is_empty()).map(|up| {
@@ -203,7 +216,7 @@ impl Meter {
             user: self.opening.caller.user.id,
             now_ms: self.opening.now_ms(),
             counters,
-            actual: cost.filter(|cost| !cost.is_zero()).map(NanoUsd::from_usd),
+            actual: charge.map(NanoUsd::from_usd),
             session: self.opening.session.clone(),
             bind,
             provider,
@@ -254,6 +267,8 @@ impl Meter {
             tokens: usage.tokens,
             usage_source: usage.source,
             cost: bill.cost,
+            unpriced: bill.unpriced,
+            held_cost: bill.held,
             cost_parts: bill.parts,
             cost_multiplier: bill.multiplier,
             generation: opening.table.generation,

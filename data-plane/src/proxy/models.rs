@@ -4,8 +4,8 @@ use super::body::Body;
 use super::caller::Caller;
 use super::head::header;
 use super::refuse::{Refusal, json};
-use crate::table::{Snapshot, Upstream};
-use contract::table::{MatchType, ProviderKind};
+use crate::table::{Snapshot, Upstream, of_kind};
+use contract::table::MatchType;
 use contract::usage::Dialect;
 use http::request::Parts;
 use http::{Response, StatusCode};
@@ -56,15 +56,4 @@ fn served(table: &Snapshot, up: &Upstream, names: &mut BTreeSet<String>) {
     names.extend(exact.cloned());
     let sources = up.row.redirects.iter().filter(|rule| rule.match_type == MatchType::Exact);
     names.extend(sources.map(|rule| rule.pattern.clone()).filter(|model| up.allows_model(model)));
-}
-
-/// Whether a provider of this kind can be expected to know a model, by the vendor's naming.
-fn of_kind(kind: ProviderKind, model: &str) -> bool {
-    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| model.starts_with(prefix));
-    match kind {
-        ProviderKind::Claude | ProviderKind::ClaudeAuth => starts(&["claude"]),
-        ProviderKind::Codex => starts(&["gpt", "o1", "o3", "o4", "codex", "chatgpt"]),
-        ProviderKind::Gemini | ProviderKind::GeminiCli => starts(&["gemini", "gemma", "imagen", "veo"]),
-        ProviderKind::OpenAiCompatible => !starts(&["claude", "gemini"]),
-    }
 }

@@ -64,6 +64,8 @@ pub(crate) fn record(number: i64) -> UsageRecord {
         tokens: TokenCounts::default(),
         usage_source: UsageSource::Reported,
         cost: None,
+        unpriced: None,
+        held_cost: None,
         cost_parts: BTreeMap::new(),
         cost_multiplier: rust_decimal::Decimal::ONE,
         generation: Generation(1),

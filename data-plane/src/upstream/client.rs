@@ -10,6 +10,7 @@ use super::tls::Tls;
 use crate::table::Upstream;
 use crate::telemetry::metrics::Metrics;
 use http::Response;
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,7 +71,20 @@ impl Client {
         request: Outgoing,
         head_timeout: Duration,
     ) -> Result<Response<Body>, Failure> {
-        let sent = self.sent(up, request, head_timeout).await;
+        // Boxed for its callers, none of which is the walk.
+        let went_out = Cell::default();
+        Box::pin(self.send_marking(up, request, head_timeout, &went_out)).await
+    }
+
+    /// The same; `went_out` is set once all of the request is with the upstream, even if nobody waits to the end.
+    pub async fn send_marking(
+        &self,
+        up: &Upstream,
+        request: Outgoing,
+        head_timeout: Duration,
+        went_out: &Cell<bool>,
+    ) -> Result<Response<Body>, Failure> {
+        let sent = self.sent(up, request, (head_timeout, went_out)).await;
         sent.inspect_err(|failure| self.metrics.upstream_failed(failure.class.as_str()))
     }
 
@@ -78,16 +92,17 @@ impl Client {
         &self,
         up: &Upstream,
         request: Outgoing,
-        head_timeout: Duration,
+        wait: (Duration, &Cell<bool>),
     ) -> Result<Response<Body>, Failure> {
         let Some(resting) = self.pool.take(self.connector.lane(up)) else {
-            return Box::pin(self.sent_afresh(up, request, head_timeout)).await;
+            return Box::pin(self.sent_afresh(up, request, wait)).await;
         };
         let began = Instant::now();
-        match self.exchange(resting, request.clone(), head_timeout, true).await {
+        match self.exchange(resting, request.clone(), wait, true).await {
             Err(broken) if broken.untouched && began.elapsed() < STALE_WITHIN => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
-                Box::pin(self.sent_afresh(up, request, head_timeout)).await
+                wait.1.set(false);
+                Box::pin(self.sent_afresh(up, request, wait)).await
             }
             other => other.map_err(|broken| broken.failure),
         }
@@ -98,10 +113,10 @@ impl Client {
         &self,
         up: &Upstream,
         request: Outgoing,
-        head_timeout: Duration,
+        wait: (Duration, &Cell<bool>),
     ) -> Result<Response<Body>, Failure> {
         let fresh = self.connect(up).await?;
-        self.exchange(fresh, request, head_timeout, false).await.map_err(|broken| broken.failure)
+        self.exchange(fresh, request, wait, false).await.map_err(|broken| broken.failure)
     }
 
     async fn connect(&self, up: &Upstream) -> Result<Connection, Failure> {
@@ -115,12 +130,18 @@ impl Client {
         &self,
         connection: Connection,
         request: Outgoing,
-        head_timeout: Duration,
+        (head_timeout, went_out): (Duration, &Cell<bool>),
         reused: bool,
     ) -> Result<Response<Body>, Broken> {
         self.metrics.upstream_connection(reused);
         let mut exchange = Exchange::new(connection, request);
-        let head = poll_fn(|cx| exchange.poll_head(cx));
+        let head = poll_fn(|cx| {
+            let head = exchange.poll_head(cx);
+            if exchange.went_out() {
+                went_out.set(true);
+            }
+            head
+        });
         let answered = match Instant::now().checked_add(head_timeout) {
             Some(deadline) if !head_timeout.is_zero() => timeout_at(deadline, head).await,
             _ => Ok(head.await),

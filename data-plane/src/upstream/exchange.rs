@@ -66,7 +66,12 @@ impl Exchange {
 
     /// The connection, if it may be used again.
     pub(super) fn release(self) -> Option<Connection> {
-        (self.outgoing.is_none() && self.broken.is_none()).then_some(self.connection)
+        self.went_out().then_some(self.connection)
+    }
+
+    /// Whether all of the request was sent.
+    pub(super) fn went_out(&self) -> bool {
+        self.outgoing.is_none() && self.broken.is_none()
     }
 
     /// Sends what the socket takes.

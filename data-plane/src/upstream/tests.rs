@@ -372,10 +372,28 @@ async fn a_dropped_request_closes_the_connection_at_once() {
         .await;
         let client = client(|_| {});
         // Polled until the request is out, then dropped as hyper does when the caller hangs up.
-        let waited =
-            tokio::time::timeout(Duration::from_millis(30), client.send(&up, post("{}"), PATIENCE)).await;
-        assert!(waited.is_err());
+        let went_out = Cell::new(false);
+        let waited = Box::pin(client.send_marking(&up, post("{}"), PATIENCE, &went_out));
+        assert!(tokio::time::timeout(Duration::from_millis(30), waited).await.is_err());
         assert!(is_closed.await.unwrap());
+        assert!(went_out.get(), "it is paid for");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_upstream_did_not_take_is_not_with_it() {
+    local(async {
+        let (up, _) = play(|_, stream| async move {
+            let _held = stream;
+            std::future::pending::<()>().await;
+        })
+        .await;
+        let (client, went_out) = (client(|_| {}), Cell::new(false));
+        let large = post(vec![b'x'; 64 << 20]);
+        let waited = Box::pin(client.send_marking(&up, large, PATIENCE, &went_out));
+        assert!(tokio::time::timeout(Duration::from_millis(30), waited).await.is_err());
+        assert!(!went_out.get());
     })
     .await;
 }
@@ -407,7 +425,7 @@ async fn a_request_in_flight_is_small() {
     local(async {
         let (client, up) = (client(|_| {}), at("http://127.0.0.1:9".into()));
         // Part of every request's future; connecting is the cold arm and boxed.
-        let size = size_of_val(&client.send(&up, post("{}"), PATIENCE));
+        let size = size_of_val(&client.send_marking(&up, post("{}"), PATIENCE, &Cell::default()));
         assert!(size <= 3 * 1024, "{size} bytes");
     })
     .await;

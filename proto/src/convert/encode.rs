@@ -55,6 +55,12 @@ impl UsageRecord {
         number(33, self.request_bytes, out);
         number(34, self.response_bytes, out);
         number(35, u64::from(self.messages_count), out);
+        if let Some(why) = self.unpriced {
+            text(36, why.as_str(), out);
+        }
+        if let Some(held) = self.held_cost {
+            decimal(37, held, out);
+        }
     }
 }
 
@@ -162,7 +168,7 @@ mod tests {
     use super::*;
     use crate::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
     use crate::pb;
-    use crate::usage::{AttemptResult, Dialect, Outcome, SelectedBy, UsageSource};
+    use crate::usage::{AttemptResult, Dialect, Outcome, SelectedBy, UsageSource, WhyUnpriced};
     use proptest::prelude::*;
     use prost::Message;
 
@@ -247,6 +253,8 @@ mod tests {
                     request_bytes: numbers[10],
                     response_bytes: numbers[11] & 1,
                     messages_count: short(8),
+                    unpriced: cost.is_none().then_some(WhyUnpriced::ALL[numbers[4] as usize % 2]),
+                    held_cost: cost.map(|cost| cost + Decimal::ONE),
                 }
             },
         )

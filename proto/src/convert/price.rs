@@ -78,6 +78,7 @@ impl TryFrom<pb::Price> for ModelPrice {
             per_request: read(&wire.per_request, "per_request")?,
             long,
             priority: (tier != PriorityTier::default()).then_some(tier),
+            other_unit: wire.other_unit,
         };
         Ok(Self { model: wire.model, price })
     }
@@ -104,6 +105,7 @@ impl From<&ModelPrice> for pb::Price {
             priority_output: write(tier.output),
             priority_cache_read: write(tier.cache_read),
             long: price.long.iter().map(pb::LongContext::from).collect(),
+            other_unit: price.other_unit,
         }
     }
 }

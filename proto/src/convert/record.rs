@@ -4,7 +4,7 @@ use super::{Invalid, decimal};
 use crate::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
 use crate::pb;
 use crate::usage::{
-    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, TokenCounts, UsageRecord, UsageSource,
+    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, TokenCounts, UsageRecord, UsageSource, WhyUnpriced,
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -128,6 +128,8 @@ impl From<&UsageRecord> for pb::UsageRecord {
             request_bytes: row.request_bytes,
             response_bytes: row.response_bytes,
             messages_count: row.messages_count,
+            unpriced: row.unpriced.map_or_else(String::new, |why| why.as_str().to_owned()),
+            held_cost: row.held_cost.map(|cost| cost.to_string()),
         }
     }
 }
@@ -182,6 +184,10 @@ impl TryFrom<pb::UsageRecord> for UsageRecord {
             request_bytes: wire.request_bytes,
             response_bytes: wire.response_bytes,
             messages_count: wire.messages_count,
+            unpriced: some(wire.unpriced)
+                .map(|why| word(WhyUnpriced::parse, &why, "unpriced"))
+                .transpose()?,
+            held_cost: wire.held_cost.map(|cost| decimal(&cost, "held_cost")).transpose()?,
         })
     }
 }

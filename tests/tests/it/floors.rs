@@ -15,6 +15,7 @@ const DATA_PLANE: Floors = &[
     ("table", 2),
     ("memo", 1),
     ("limit", 2),
+    ("bill", 2),
     ("health", 2),
     ("live", 2),
     ("store", 3),

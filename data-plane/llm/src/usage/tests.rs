@@ -163,17 +163,18 @@ fn content_and_end_are_seen_in_time() {
 fn what_was_not_reported_is_estimated() {
     let (usage, _) = read("anthropic_cut.sse", &[fixture("anthropic_cut.sse")]);
     assert!(!usage.reported && !usage.complete);
-    let (tokens, source) = usage.or_estimated(4_000);
+    let input = || TokenCounts { input: 1_000, cache_read: 7, ..TokenCounts::default() };
+    let (tokens, source) = usage.or_estimated(input);
     assert_eq!(source, UsageSource::Estimated);
     assert_eq!((tokens.input, tokens.cache_read), (4, 15640), "the input was reported");
     assert_eq!(tokens.output, estimate::tokens(usage.output_bytes_seen));
 
     let (usage, _) = read("responses_cut.sse", &[fixture("responses_cut.sse")]);
-    let (tokens, _) = usage.or_estimated(4_000);
-    assert_eq!((tokens.input, tokens.output), (1_000, 1));
+    let (tokens, _) = usage.or_estimated(input);
+    assert_eq!((tokens.input, tokens.cache_read, tokens.output), (1_000, 7, 1));
 
     let (usage, _) = read("chat.sse", &[fixture("chat.sse")]);
-    assert_eq!(usage.or_estimated(4_000), (usage.tokens, UsageSource::Reported));
+    assert_eq!(usage.or_estimated(input), (usage.tokens, UsageSource::Reported));
 }
 
 #[test]

@@ -2,33 +2,55 @@
 
 use super::super::force;
 use super::Meter;
+use crate::bill::{self, Bill, Names, Service};
 use crate::config::BillAborted;
-use contract::money::Price;
 use contract::usage::{Outcome, TokenCounts, UsageSource};
 use rust_decimal::Decimal;
-use std::collections::BTreeMap;
 
 impl Meter {
     pub(super) fn usage(&mut self, outcome: Outcome) -> Usage {
-        // Nothing is billed of an answer of which nothing came.
-        let Some(scanner) = self.scanner.take().filter(|scanner| scanner.saw_anything()) else {
+        let scanner = self.scanner.take().filter(|scanner| scanner.saw_anything());
+        let Some(scanner) = scanner else { return self.unanswered(outcome) };
+        if outcome == Outcome::Aborted && scanner.leading_error().is_some() {
             return Usage::none();
-        };
-        let seen = scanner.finish();
+        }
+        let mut seen = scanner.finish();
         // Only the end of an answer says for certain which tier served it.
         let priority = seen.service_tier.as_deref() == Some("priority");
+        if let Some(up) = &self.upstream {
+            let wish = self.opening.caller.key.cache_ttl;
+            force::cache_writes(up, wish, &mut seen.tokens, seen.lifetimes);
+        }
         let billed = matches!(outcome, Outcome::Completed | Outcome::Aborted | Outcome::Cut);
-        let (mut tokens, source) = if !billed || !self.opening.kind.is_metered() {
+        let (tokens, source) = if !billed || !self.opening.kind.is_metered() {
             (seen.tokens, if seen.reported { UsageSource::Reported } else { UsageSource::None })
         } else {
             // What the upstream did not report was used all the same: the input as sent, the output as seen.
-            seen.or_estimated(self.opening.request_bytes)
+            seen.or_estimated(|| self.input().0)
         };
-        if let Some(up) = &self.upstream {
-            let wish = self.opening.caller.key.cache_ttl;
-            force::cache_writes(up, wish, &mut tokens, seen.lifetimes);
+        if source == UsageSource::Reported
+            && let Some(session) = &self.opening.session
+        {
+            self.shared.last_classes.learn(self.opening.caller.user.id, session, &tokens);
         }
         Usage { tokens, source, response_model: seen.response_model, priority }
+    }
+
+    /// Of an answer of which nothing came nothing is billed, unless it is the caller who did not wait for it: then the
+    /// upstream works on what it was sent, and is paid for it.
+    fn unanswered(&self, outcome: Outcome) -> Usage {
+        if outcome != Outcome::Aborted || !self.is_with_upstream.get() || !self.opening.kind.is_metered() {
+            return Usage::none();
+        }
+        let (tokens, source) = self.input();
+        Usage { tokens, source, ..Usage::none() }
+    }
+
+    /// The input, estimated from the size of the request.
+    fn input(&self) -> (TokenCounts, UsageSource) {
+        let user = self.opening.caller.user.id;
+        let last = self.opening.session.as_deref().and_then(|id| self.shared.last_classes.of(user, id));
+        bill::hung_up(self.opening.request_bytes, last)
     }
 
     pub(super) fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {
@@ -41,26 +63,19 @@ impl Meter {
             }
             Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Internal => true,
         };
-        if free {
-            return Bill { cost: Some(Decimal::ZERO), multiplier, ..Bill::default() };
-        }
-        let Some((model, price)) = self.price() else { return Bill { multiplier, ..Bill::default() } };
-        let cost = price.cost(&usage.tokens, multiplier, usage.priority);
-        let parts = cost.parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
-        Bill { cost: Some(cost.total), parts, multiplier, model: Some(model) }
-    }
-
-    /// The price of the model that is billed: asked for or redirected, by the owner's choice; the other one
-    /// if that has none. With the name in the price table, so that a bill can be checked against it.
-    fn price(&self) -> Option<(String, &Price)> {
-        let asked = Some(self.opening.model.as_str());
-        let sent = self.upstream_model.as_deref();
-        let owner = self.opening.table.owner(self.opening.caller.user.owner_id);
-        let order = if owner.bill_redirected { [sent, asked] } else { [asked, sent] };
-        order.into_iter().flatten().find_map(|model| {
-            let (name, price) = self.opening.table.named_price(model)?;
-            price.is_priced().then(|| (name.to_owned(), price))
-        })
+        // What is billed was sent to somebody.
+        let Some(up) = self.upstream.as_ref().filter(|_| !free) else { return Bill::free(multiplier) };
+        let service = Service {
+            owner: self.opening.caller.user.owner_id,
+            names: Names {
+                asked: &self.opening.model,
+                sent: self.upstream_model.as_deref(),
+                answered: usage.response_model.as_deref(),
+            },
+            kind: up.row.kind,
+            multiplier,
+        };
+        bill::bill(&self.opening.table, &service, &usage.tokens, usage.priority)
     }
 }
 
@@ -82,13 +97,4 @@ impl Usage {
             priority: false,
         }
     }
-}
-
-/// What that costs.
-#[derive(Default)]
-pub struct Bill {
-    pub cost: Option<Decimal>,
-    pub parts: BTreeMap<String, Decimal>,
-    pub multiplier: Decimal,
-    pub model: Option<String>,
 }

@@ -29,6 +29,8 @@ pub(in crate::telemetry) fn record() -> UsageRecord {
         tokens: TokenCounts { input: 7, cache_write_1h: 5, ..TokenCounts::default() },
         usage_source: UsageSource::Reported,
         cost: Some(Decimal::new(15, 9)),
+        unpriced: None,
+        held_cost: None,
         cost_parts: Default::default(),
         cost_multiplier: Decimal::ONE,
         generation: Generation(1),
