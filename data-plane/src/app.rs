@@ -11,7 +11,7 @@ use crate::server;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::{Metrics, Page};
 use crate::{control, spool, store, telemetry, upstream};
-use parts::Common;
+pub(crate) use parts::Common;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

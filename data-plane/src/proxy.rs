@@ -94,3 +94,6 @@ impl Proxy {
         self.serve(request, peer).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,15 +20,15 @@ use tokio_util::sync::CancellationToken;
 
 /// What one traffic thread is made from.
 #[derive(Clone)]
-pub(super) struct Common {
-    pub(super) proxy: Arc<proxy::Shared>,
-    pub(super) limits: Arc<store::Shared>,
-    pub(super) upstream: upstream::Settings,
+pub(crate) struct Common {
+    pub(crate) proxy: Arc<proxy::Shared>,
+    pub(crate) limits: Arc<store::Shared>,
+    pub(crate) upstream: upstream::Settings,
     connections: Arc<Semaphore>,
 }
 
 impl Common {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &Arc<Config>,
         metrics: &Arc<Metrics>,
         ledger: Arc<dyn Ledger>,

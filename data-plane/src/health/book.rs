@@ -226,4 +226,12 @@ impl Transitions {
 }
 
 #[cfg(test)]
+impl Book {
+    /// How a provider is, as it would be reported.
+    pub(crate) fn row(&self, id: ProviderId) -> Health {
+        self.entry(id).map_or_else(|| Machine::default().row(id), |entry| entry.lock().machine.row(id))
+    }
+}
+
+#[cfg(test)]
 mod tests;
