@@ -161,8 +161,16 @@ settings! {
 
     /// Longest wait for a connection to an upstream: name, TCP and TLS together, and the proxy where there is one.
     "CONNECT_TIMEOUT" connect_timeout: Duration = "10s";
-    /// Longest wait for an upstream's first content byte, where the provider has no own value.
+    /// Longest wait for a sign of life of a stream (event, comment, ping, blank line) on Messages, Responses and Gemini,
+    /// which speak at once; each sign renews it. Where the provider has no own value.
+    "FIRST_SIGN_TIMEOUT" first_sign_timeout: Duration = "60s";
+    /// The same on Chat Completions, whose reasoning models are silent while they think.
+    "FIRST_SIGN_TIMEOUT_CHAT" first_sign_timeout_chat: Duration = "300s";
+    /// Longest wait for the first content of a stream, whatever signs of life there are.
     "FIRST_BYTE_TIMEOUT" first_byte_timeout: Duration = "600s";
+    /// After so long without a byte, a caller who asked for a stream gets a keep-alive, again and again; before the
+    /// first content under a head of our own, behind which failover goes on. 0: never.
+    "SSE_KEEPALIVE" sse_keepalive: Duration = "10s";
     /// Longest pause between two chunks of an answer, where the provider has no own value.
     "IDLE_TIMEOUT" idle_timeout: Duration = "300s";
     /// Longest whole answer when not streaming, where the provider has no own value.
@@ -183,7 +191,7 @@ settings! {
     /// Providers tried for one request.
     "MAX_PROVIDERS_PER_REQUEST" max_providers_per_request: u32 = "20";
     /// Longest time in which new attempts of one request begin.
-    "FAILOVER_TIMEOUT" failover_timeout: Duration = "600s";
+    "FAILOVER_TIMEOUT" failover_timeout: Duration = "240s";
     /// Pause before the same provider is tried again.
     "RETRY_PAUSE" retry_pause: Duration = "100ms";
     /// Events of a stream that may be held back while waiting for content.

@@ -22,6 +22,7 @@ pub mod relay;
 pub mod respond;
 pub mod screen;
 pub mod serve;
+pub mod silence;
 
 pub use body::{Body, BodyError};
 
@@ -40,6 +41,7 @@ use bytes::Bytes;
 use choose::Rotation;
 use guard::Guard;
 use http::Request;
+use silence::Handling;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -87,11 +89,11 @@ impl Proxy {
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends
     /// the request.
-    pub async fn handle<B>(self: Rc<Self>, request: Request<B>, peer: SocketAddr) -> http::Response<Body>
+    pub fn handle<B>(self: Rc<Self>, request: Request<B>, peer: SocketAddr) -> Handling
     where
-        B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
+        B: http_body::Body<Data = Bytes, Error: Display> + Unpin + 'static,
     {
-        self.serve(request, peer).await
+        Handling::new(|silence| async move { self.serve(request, peer, &silence).await })
     }
 }
 

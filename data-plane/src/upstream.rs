@@ -19,7 +19,7 @@ mod request;
 mod tls;
 mod tunnel;
 
-pub use body::Body;
+pub use body::{Body, Heard};
 pub use client::{Client, Settings};
 pub use failure::{Failure, FailureClass, Stage};
 pub use outgoing::Outgoing;

@@ -1,10 +1,14 @@
 //! An error in the words of the caller's dialect: as an answer body, or as the last event of a stream.
 //! Never looks at where the error came from.
 
+mod event;
+
 use bytes::Bytes;
 use contract::usage::Dialect;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+pub use event::{failure_event, refusal_event, stream_error_event};
 
 /// What kind of error it is; each dialect has its own word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -126,12 +130,14 @@ pub struct ErrorBody {
     pub message: String,
     /// The limit that was reached.
     pub limit: Option<LimitInfo>,
+    /// Seconds after which trying again makes sense; part of an event only, an answer says it in its head.
+    pub retry_after: Option<u64>,
 }
 
 impl ErrorBody {
     /// An error of a kind, with the kind's own code.
     pub fn new(status: u16, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { status, kind, code: None, message: message.into(), limit: None }
+        Self { status, kind, code: None, message: message.into(), limit: None, retry_after: None }
     }
 
     /// With another code.
@@ -157,30 +163,6 @@ pub fn render(dialect: Dialect, error: &ErrorBody) -> Bytes {
     Bytes::from(match dialect {
         Dialect::Anthropic => format!(r#"{{"type":"error","error":{object}}}"#),
         Dialect::OpenAi | Dialect::Responses | Dialect::Gemini => format!(r#"{{"error":{object}}}"#),
-    })
-}
-
-/// The event that ends a stream which has already begun, so that the official clients raise an error
-/// instead of taking a part for the whole.
-pub fn stream_error_event(dialect: Dialect, error: &ErrorBody) -> Bytes {
-    let object = error_object(dialect, error);
-    Bytes::from(match dialect {
-        Dialect::Anthropic => {
-            format!("event: error\ndata: {{\"type\":\"error\",\"error\":{object}}}\n\n")
-        }
-        Dialect::OpenAi | Dialect::Gemini => format!("data: {{\"error\":{object}}}\n\n"),
-        // Codex ends on `response.failed`; the SDKs raise on any event whose data has an `error`.
-        Dialect::Responses => {
-            let failed = json!({
-                "object": "response",
-                "status": "failed",
-                "error": {"code": error.code(), "message": error.message},
-                "output": [],
-            });
-            format!(
-                "event: response.failed\ndata: {{\"type\":\"response.failed\",\"response\":{failed},\"error\":{object}}}\n\n"
-            )
-        }
     })
 }
 
@@ -279,24 +261,6 @@ mod tests {
         {"error":{"message":"Daily \"quota\" reached","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded","limit_type":"daily_quota","current":10.000000000000000001,"limit":10,"reset_time":"2026-11-22T00:00:00Z"}}
         {"error":{"message":"Daily \"quota\" reached","type":"rate_limit_error","param":null,"code":"rate_limit_exceeded","limit_type":"daily_quota","current":10.000000000000000001,"limit":10,"reset_time":"2026-11-22T00:00:00Z"}}
         {"error":{"code":402,"message":"Daily \"quota\" reached","status":"RESOURCE_EXHAUSTED","limit_type":"daily_quota","current":10.000000000000000001,"limit":10,"reset_time":"2026-11-22T00:00:00Z"}}
-        "###);
-    }
-
-    #[test]
-    fn last_events_in_each_dialect() {
-        insta::assert_snapshot!(every(&[ErrorBody::new(502, ErrorKind::Api, "cut\noff")], stream_error_event), @r###"
-        event: error
-        data: {"type":"error","error":{"type":"api_error","message":"cut\noff","code":"server_error"}}
-
-
-        data: {"error":{"message":"cut\noff","type":"server_error","param":null,"code":"server_error"}}
-
-
-        event: response.failed
-        data: {"type":"response.failed","response":{"error":{"code":"server_error","message":"cut\noff"},"object":"response","output":[],"status":"failed"},"error":{"message":"cut\noff","type":"server_error","param":null,"code":"server_error"}}
-
-
-        data: {"error":{"code":502,"message":"cut\noff","status":"INTERNAL"}}
         "###);
     }
 

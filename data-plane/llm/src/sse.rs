@@ -2,8 +2,10 @@
 //! unfinished event needs; an event that lies whole in one piece is not copied.
 
 mod hold_back;
+mod keep_alive;
 
 pub use hold_back::{HoldBack, is_usage_only_chunk};
+pub use keep_alive::{FrameEnd, keep_alive};
 
 /// The largest unfinished event that is kept, unless the caller says otherwise. Responses streams echo the
 /// whole request in one event and images come as one, so this is generous.

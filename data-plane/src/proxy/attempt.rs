@@ -4,21 +4,24 @@
 mod exchange;
 mod fault;
 mod hold;
+mod patience;
 
 use super::meter::Meter;
 use super::{Proxy, force};
 use crate::table::Upstream;
 use crate::telemetry::trace;
-use crate::upstream;
+use crate::upstream::{self, Stage};
 use http::HeaderMap;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use exchange::outbound;
 pub use exchange::{Answer, Exchange, Target};
 pub use fault::{Fault, Then};
 use fault::{fault, refusal};
 use hold::hold;
+use patience::{Late, Limits, Patience};
 
 impl Proxy {
     /// One attempt. Cancel-safe: dropping it closes the upstream connection.
@@ -35,26 +38,32 @@ impl Proxy {
         force::flags(up, exchange, model, &mut ours);
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(&failure))?;
-        let streamed = exchange.ask.is_some_and(|ask| ask.stream);
-        let limit = self.head_timeout(up, streamed);
-        // Zero: no limit.
-        let deadline = Instant::now().checked_add(limit).filter(|_| !limit.is_zero());
-        let sent = self.client.send_marking(up, request, limit, meter.is_with_upstream()).await;
-        let (head, mut body) = sent.map_err(|failure| Fault::unreachable(&failure))?.into_parts();
+        let (now, limits) = (Instant::now(), self.limits(exchange, up));
+        let first = [limits.first(now), exchange.silence.ends()].into_iter().flatten().min();
+        let alarm = pin!(sleep_until(first.unwrap_or(now)));
+        let mut patience = Patience::new(alarm, limits, exchange.silence, now);
+        let sending = self.client.send_marking(up, request, Duration::ZERO, meter.is_with_upstream());
+        let response = match patience.wait(sending).await {
+            Ok(sent) => sent.map_err(|failure| Fault::unreachable(&failure))?,
+            Err(Late) => return Err(Fault::unreachable(&self.client.late(Stage::Head))),
+        };
+        let (head, mut body) = response.into_parts();
         if !head.status.is_success() {
             meter.is_with_upstream().set(false);
         }
-        body.set_idle_timeout(self.idle_timeout(up));
+        let waits = exchange.is_streamed() && head.status.is_success();
+        if !waits {
+            body.set_idle_timeout(self.idle_timeout(up));
+        }
         match head.status.as_u16() {
             200..=299 => {
-                let held = hold(exchange, &self.shared, meter, (head, body));
-                let answer = match deadline {
-                    Some(deadline) => timeout_at(deadline, held)
-                        .await
-                        .unwrap_or_else(|_| Err(Fault::broken(Some(200), "no content before the timeout"))),
-                    None => held.await,
-                };
-                answer.map_err(|fault| fault.without(up))
+                let held = hold(exchange, &self.shared, meter, &mut patience, (head, body)).await;
+                let mut answer = held.map_err(|fault| fault.without(up))?;
+                if waits {
+                    // Only now: until there is content the patience decides.
+                    answer.body.set_idle_timeout(self.idle_timeout(up));
+                }
+                Ok(answer)
             }
             // The caller's fault: the answer is the caller's, whoever would be asked.
             400 | 405..=407 | 409..=428 | 430..=499 => Ok(Box::pin(refusal(up, head, body)).await),
@@ -62,14 +71,12 @@ impl Proxy {
         }
     }
 
-    fn head_timeout(&self, up: &Upstream, streamed: bool) -> Duration {
-        let config = &self.shared.config;
-        let (own, default) = if streamed {
-            (up.row.first_byte_timeout, config.first_byte_timeout)
+    fn limits(&self, exchange: &Exchange<'_>, up: &Upstream) -> Limits {
+        if exchange.is_streamed() {
+            Limits::of_stream(&self.shared.config, up, exchange.route.dialect)
         } else {
-            (up.row.total_timeout, config.total_timeout)
-        };
-        if own.is_zero() { default } else { own }
+            Limits::of_document(&self.shared.config, up)
+        }
     }
 
     fn idle_timeout(&self, up: &Upstream) -> Duration {

@@ -1,10 +1,11 @@
 //! The body of every answer: whole, or a stream that owns the request's meter.
 
 use super::relay::Stream;
+use super::silence::{Early, Next};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// What goes to the caller.
 pub enum Body {
@@ -12,6 +13,8 @@ pub enum Body {
     Whole(Option<Bytes>),
     /// Relayed frame by frame; boxed so that an answer without a stream stays small.
     Stream(Box<Stream>),
+    /// Keep-alives, until it is known which of the others it becomes.
+    Early(Box<Early>),
 }
 
 /// Why a stream ended without its end: the connection is closed so that the caller notices.
@@ -34,11 +37,23 @@ impl http_body::Body for Body {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(
-                bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))),
-            ),
-            Self::Stream(stream) => stream.poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
+        let this = self.get_mut();
+        loop {
+            return match this {
+                Self::Whole(bytes) => Poll::Ready(
+                    bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))),
+                ),
+                Self::Stream(stream) => {
+                    stream.poll_next(cx).map(|next| next.map(|data| data.map(Frame::data)))
+                }
+                Self::Early(early) => match ready!(early.poll_next(cx)) {
+                    Next::Beat(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+                    Next::Over(body) => {
+                        *this = body;
+                        continue;
+                    }
+                },
+            };
         }
     }
 
@@ -46,6 +61,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Stream(stream) => stream.is_end(),
+            Self::Early(_) => false,
         }
     }
 
@@ -53,6 +69,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Stream(stream) => stream.size_hint(),
+            Self::Early(_) => SizeHint::default(),
         }
     }
 }

@@ -24,6 +24,7 @@ use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Status of a request whose caller hung up; nginx's number, known to every log reader.
 pub const STATUS_ABORTED: u16 = 499;
@@ -96,6 +97,12 @@ impl Meter {
     /// The counters that it is, or is to be, admitted against.
     pub fn counters(&self) -> &[limit::Counter] {
         self.reserved.as_deref().unwrap_or_default()
+    }
+
+    /// After how long a silence a caller who asked for a stream gets a keep-alive.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        let every = self.shared.config.sse_keepalive;
+        (self.opening.streamed && !every.is_zero()).then_some(every)
     }
 
     /// Whether the record is written.

@@ -221,7 +221,20 @@ impl Refusal {
             Self::ModelNotAllowed(_) | Self::ClientNotAllowed => ErrorKind::InvalidRequest,
             _ => ErrorKind::of_status(status),
         };
-        ErrorBody { status, kind, code: Some(self.kind().to_owned()), message: self.to_string(), limit }
+        let retry_after = self.retry_after().map(whole_seconds);
+        ErrorBody {
+            status,
+            kind,
+            code: Some(self.kind().to_owned()),
+            message: self.to_string(),
+            limit,
+            retry_after,
+        }
+    }
+
+    /// The event instead of the response, to a caller who has a head already.
+    pub fn event(&self, dialect: Dialect) -> Response<Body> {
+        Response::new(Body::whole(llm::error_body::failure_event(dialect, &self.error_body())))
     }
 
     /// The whole response in the caller's dialect.
@@ -229,9 +242,7 @@ impl Refusal {
         let mut response = json(self.status(), llm::error_body::render(dialect, &self.error_body()));
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after() {
-            // Whole seconds, rounded up: a client that waits that long is never refused for the same window.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         }
         if let Self::Limited(refusal, _) = self {
             insert(headers, "x-ratelimit-limit", &amounts(refusal).1);
@@ -242,6 +253,11 @@ impl Refusal {
         }
         response
     }
+}
+
+/// Rounded up: a client that waits that long is never refused for the same window.
+fn whole_seconds(wait: Duration) -> u64 {
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 fn amounts(refusal: &store::Refusal) -> (String, String) {

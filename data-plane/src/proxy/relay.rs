@@ -7,15 +7,15 @@
 use super::body::BodyError;
 use super::budget::Share;
 use super::meter::{Meter, STATUS_CUT};
-use crate::upstream;
+use crate::upstream::{self, Heard};
 use bytes::Bytes;
 use contract::usage::{Dialect, Outcome};
 use http_body::{Body as _, SizeHint};
 use llm::error_body::{ErrorBody, ErrorKind};
-use llm::sse::HoldBack;
+use llm::sse::{FrameEnd, HoldBack};
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 /// A relayed answer.
 pub struct Stream {
@@ -34,6 +34,8 @@ pub struct Stream {
     outcome: Outcome,
     /// Bytes still to come, where the upstream said how many.
     length: Option<u64>,
+    /// Where a keep-alive may stand.
+    frame_end: FrameEnd,
 }
 
 /// What a relay starts from.
@@ -56,12 +58,17 @@ pub struct Start {
     pub outcome: Outcome,
     /// Content length.
     pub length: Option<u64>,
+    /// After how long a silence a keep-alive is due; for event streams.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Stream {
     /// A relay over what was opened.
     pub fn new(start: Start) -> Self {
-        let Start { held, share, upstream, meter, events, filter, status, outcome, length } = start;
+        let Start { held, share, mut upstream, meter, events, filter, status, outcome, length, .. } = start;
+        if let Some(after) = start.keep_alive {
+            upstream.tell_pauses(after);
+        }
         let mut stream = Self {
             held: VecDeque::new(),
             _share: share,
@@ -72,6 +79,7 @@ impl Stream {
             status,
             outcome,
             length,
+            frame_end: FrameEnd::default(),
         };
         held.into_iter().for_each(|data| stream.take_in(data));
         // A short answer may lie here as a whole; then its record is due before its first byte.
@@ -96,9 +104,13 @@ impl Stream {
                 return Poll::Ready(Some(Ok(self.count(data))));
             }
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(None) };
-            match ready!(Pin::new(upstream).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let Ok(data) = frame.into_data() else { continue };
+            match ready!(upstream.poll_heard(cx)) {
+                Some(Ok(Heard::Pause)) => {
+                    if let Some(data) = self.keep_alive() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Ok(Heard::Data(data))) => {
                     if let Some(scanner) = self.meter.scanner() {
                         scanner.feed(&data);
                     }
@@ -125,7 +137,14 @@ impl Stream {
         }
     }
 
+    /// A whole frame, where one may stand: never inside another one, never behind the last one.
+    fn keep_alive(&self) -> Option<Bytes> {
+        let dialect = self.events.filter(|_| self.frame_end.is_here() && !self.meter.is_finished())?;
+        Some(Bytes::from_static(llm::sse::keep_alive(dialect)))
+    }
+
     fn count(&mut self, data: Bytes) -> Bytes {
+        self.frame_end.sent(&data);
         if let Some(length) = &mut self.length {
             *length = length.saturating_sub(data.len() as u64);
         }

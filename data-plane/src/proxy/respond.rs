@@ -4,6 +4,7 @@ use super::attempt::Answer;
 use super::body::Body;
 use super::meter::Meter;
 use super::relay::{Start, Stream};
+use super::silence::Beat;
 use crate::config::{Config, QuotaStatus};
 use bytes::Bytes;
 use contract::table::Measure;
@@ -80,13 +81,15 @@ pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<
     head.version = http::Version::HTTP_11;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     let filter = (inject_usage && events).then(HoldBack::default);
-    if filter.is_some() {
+    if events {
+        // A keep-alive, an error event or a chunk that is left out changes it.
         head.headers.remove(header::CONTENT_LENGTH);
     }
     if let Ok(id) = HeaderValue::from_str(&meter.opening().id.to_string()) {
         head.headers.insert(REQUEST_ID, id);
     }
     let dialect = meter.opening().dialect;
+    let keep_alive = meter.keep_alive();
     let outcome = if result == AttemptResult::ClientError { Outcome::Rejected } else { Outcome::Completed };
     let start = Start {
         held,
@@ -94,12 +97,36 @@ pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<
         upstream: body,
         meter,
         events: events.then_some(dialect),
-        length: length.filter(|_| filter.is_none()),
+        length: length.filter(|_| !events),
         filter,
+        keep_alive: keep_alive.filter(|_| events),
         status: head.status.as_u16(),
         outcome,
     };
     Response::from_parts(head, Body::Stream(Box::new(Stream::new(start))))
+}
+
+/// The head of a stream whose answer is not known yet. No cache and no buffer in between shall keep the keep-alives.
+pub fn early(beat: Beat, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    if let Ok(id) = HeaderValue::from_str(&beat.id.to_string()) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// An upstream's refusal of the caller's request, to a caller who has a head already: as an event.
+pub fn refused_late(answer: Answer, mut meter: Box<Meter>) -> Response<Body> {
+    let status = answer.head.status.as_u16();
+    let text = Vec::from(answer.held).concat();
+    let event = llm::error_body::refusal_event(meter.opening().dialect, status, &text);
+    meter.sent(event.len());
+    meter.finish(Outcome::Rejected, status, None);
+    Response::new(Body::whole(event))
 }
 
 fn strip(headers: &mut HeaderMap) {

@@ -9,6 +9,7 @@ use super::opening::{Seen, opening, spoken};
 use super::read::{allowed, read};
 use super::refuse::Refusal;
 use super::screen::screen;
+use super::silence::{Beat, Silence};
 use super::{Body, Proxy, inbound, models, respond};
 use crate::clock::{Instant, now_ms};
 use crate::telemetry::trace;
@@ -22,7 +23,12 @@ use std::net::SocketAddr;
 
 impl Proxy {
     /// THE WALK.
-    pub(super) async fn serve<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Body>
+    pub(super) async fn serve<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        silence: &Silence,
+    ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
     {
@@ -42,10 +48,13 @@ impl Proxy {
                 let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
                 Err(Refusal::NoRoute { method, path })
             }
-            Some(route) => self.routed(&head, body, route, Arrival { peer, started }).await,
+            Some(route) => self.routed(&head, body, route, Arrival { peer, started, silence }).await,
         };
         answer.unwrap_or_else(|refusal| {
             refusal.count(&self.shared.metrics);
+            if silence.is_broken() {
+                return refusal.event(dialect);
+            }
             refusal.response(dialect)
         })
     }
@@ -55,12 +64,12 @@ impl Proxy {
         head: &Parts,
         body: B,
         route: Route<'_>,
-        arrival: Arrival,
+        arrival: Arrival<'_>,
     ) -> Result<Response<Body>, Refusal>
     where
         B: http_body::Body<Data = Bytes, Error: Display> + Unpin,
     {
-        let Arrival { peer, started } = arrival;
+        let Arrival { peer, started, silence } = arrival;
         let table = self.shared.table.load_full();
         if table.generation.0 == 0 {
             return Err(Refusal::NotReady);
@@ -103,8 +112,18 @@ impl Proxy {
             route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
         });
         let cache_ttl = meter.opening().caller.key.cache_ttl;
-        let exchange =
-            Exchange { head, route: &route, body: &body, ask: ask.as_ref(), inject_usage, cache_ttl };
+        if let Some(every) = meter.keep_alive().filter(|_| route.kind.is_metered()) {
+            silence.limit(Beat { dialect: route.dialect, id: meter.opening().id, every });
+        }
+        let exchange = Exchange {
+            head,
+            route: &route,
+            body: &body,
+            ask: ask.as_ref(),
+            inject_usage,
+            cache_ttl,
+            silence,
+        };
         let answer = match self.first_answer(&exchange, &mut meter, bound).await {
             Ok(answer) => answer,
             Err(refusal) => {
@@ -113,12 +132,16 @@ impl Proxy {
             }
         };
         drop(share);
+        if silence.is_broken() && !answer.events {
+            return Ok(respond::refused_late(answer, meter));
+        }
         Ok(respond::relay(answer, meter, inject_usage))
     }
 }
 
 /// Where from and when.
-struct Arrival {
+struct Arrival<'a> {
     peer: SocketAddr,
     started: Instant,
+    silence: &'a Silence,
 }

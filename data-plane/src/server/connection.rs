@@ -264,8 +264,8 @@ where
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.enter(Phase::Busy);
         let busy = Busy { state: Rc::clone(&self.state), _running: self.metrics.running() };
-        // Boxed by itself: inside the wrapper the large future of a request would lie twice and be moved twice.
-        let answer = Box::pin((self.handler)(request, self.peer));
+        // Small: the walk lies in a box of its own, which may move into the body of its answer.
+        let answer = (self.handler)(request, self.peer);
         Box::pin(async move { Ok(answer.await.map(|body| Tracked { body, _busy: busy })) })
     }
 }

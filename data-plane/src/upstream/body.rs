@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
@@ -27,13 +27,32 @@ pub struct Body {
     pool: Rc<Pool>,
     reused: bool,
     idle_timeout: Duration,
+    /// How long a pause is before it is told; see [`Body::tell_pauses`].
+    pause: Duration,
     last_frame: Instant,
-    /// Made at the first wait. Not moved at every frame: when it rings, `last_frame` says whether it is time.
+    last_told: Instant,
+    /// Made at the first wait. Not moved at every frame: when it rings, the times above say whether it is time.
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// What comes of a body.
+#[derive(Debug)]
+pub enum Heard {
+    /// Content.
+    Data(Bytes),
+    /// Nothing for a while.
+    Pause,
+}
+
+/// Why a wait is interrupted.
+enum Rung {
+    Pause,
+    Late,
 }
 
 impl Body {
     pub(super) fn answer(begun: Begun, exchange: Exchange, pool: Rc<Pool>, reused: bool) -> Response<Self> {
+        let now = Instant::now();
         let mut body = Self {
             exchange: Some(exchange),
             framing: begun.framing,
@@ -42,7 +61,9 @@ impl Body {
             pool,
             reused,
             idle_timeout: Duration::MAX,
-            last_frame: Instant::now(),
+            pause: Duration::MAX,
+            last_frame: now,
+            last_told: now,
             alarm: None,
         };
         body.end_if_complete();
@@ -53,6 +74,12 @@ impl Body {
     pub fn set_idle_timeout(&mut self, limit: Duration) {
         self.idle_timeout = if limit.is_zero() { Duration::MAX } else { limit };
         self.last_frame = Instant::now();
+        self.alarm = None;
+    }
+
+    /// From now on [`Body::poll_heard`] says so whenever nothing has come for that long.
+    pub fn tell_pauses(&mut self, after: Duration) {
+        self.pause = after;
         self.alarm = None;
     }
 
@@ -74,22 +101,70 @@ impl Body {
         }
     }
 
-    fn broke(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn broke(&mut self, failure: Failure) -> Poll<Option<Result<Heard, Failure>>> {
         self.exchange = None;
         Poll::Ready(Some(Err(failure)))
     }
 
     /// Whether the wait has taken too long; registers the wake-up if not.
-    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.last_frame.checked_add(self.idle_timeout) else { return false };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        while alarm.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return true;
-            }
-            alarm.as_mut().reset(deadline);
+    fn rung(&mut self, cx: &mut Context<'_>) -> Option<Rung> {
+        if self.alarm.is_none() {
+            self.alarm = Some(Box::pin(tokio::time::sleep_until(self.next_ring()?)));
         }
-        false
+        while self.alarm.as_mut()?.as_mut().poll(cx).is_ready() {
+            let (now, next) = (Instant::now(), self.next_ring()?);
+            if now < next {
+                self.alarm.as_mut()?.as_mut().reset(next);
+                continue;
+            }
+            if now.duration_since(self.last_frame) >= self.idle_timeout {
+                return Some(Rung::Late);
+            }
+            self.last_told = now;
+            let next = self.next_ring()?;
+            self.alarm.as_mut()?.as_mut().reset(next);
+            return Some(Rung::Pause);
+        }
+        None
+    }
+
+    /// When the wait is too long or to be told, as far as known now.
+    fn next_ring(&self) -> Option<Instant> {
+        let late = self.last_frame.checked_add(self.idle_timeout);
+        let pause = self.last_frame.max(self.last_told).checked_add(self.pause);
+        [late, pause].into_iter().flatten().min()
+    }
+
+    /// What comes next: content, a pause if they are told, a failure; `None` at the end.
+    pub fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Heard, Failure>>> {
+        if let Some(data) = self.ready.take() {
+            return Poll::Ready(Some(Ok(Heard::Data(data))));
+        }
+        loop {
+            let Some(exchange) = &mut self.exchange else { return Poll::Ready(None) };
+            match exchange.poll_body(cx, &mut self.framing) {
+                Poll::Ready(Ok(Piece::End)) => {
+                    if self.framing != Framing::UntilEnd {
+                        return self.broke(Failure::new(FailureClass::Incomplete));
+                    }
+                    self.end();
+                }
+                Poll::Ready(Ok(Piece::Some { data, beyond })) => {
+                    self.keep &= !beyond;
+                    self.last_frame = Instant::now();
+                    self.end_if_complete();
+                    if let Some(data) = data {
+                        return Poll::Ready(Some(Ok(Heard::Data(data))));
+                    }
+                }
+                Poll::Ready(Err(failure)) => return self.broke(failure),
+                Poll::Pending => match self.rung(cx) {
+                    None => return Poll::Pending,
+                    Some(Rung::Pause) => return Poll::Ready(Some(Ok(Heard::Pause))),
+                    Some(Rung::Late) => return self.broke(Failure::timeout(Stage::Idle)),
+                },
+            }
+        }
     }
 }
 
@@ -99,29 +174,12 @@ impl http_body::Body for Body {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
         let this = self.get_mut();
-        if let Some(data) = this.ready.take() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
         loop {
-            let Some(exchange) = &mut this.exchange else { return Poll::Ready(None) };
-            match exchange.poll_body(cx, &mut this.framing) {
-                Poll::Ready(Ok(Piece::End)) => {
-                    if this.framing != Framing::UntilEnd {
-                        return this.broke(Failure::new(FailureClass::Incomplete));
-                    }
-                    this.end();
-                }
-                Poll::Ready(Ok(Piece::Some { data, beyond })) => {
-                    this.keep &= !beyond;
-                    this.last_frame = Instant::now();
-                    this.end_if_complete();
-                    if let Some(data) = data {
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                }
-                Poll::Ready(Err(failure)) => return this.broke(failure),
-                Poll::Pending if this.is_late(cx) => return this.broke(Failure::timeout(Stage::Idle)),
-                Poll::Pending => return Poll::Pending,
+            match ready!(this.poll_heard(cx)) {
+                Some(Ok(Heard::Data(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Ok(Heard::Pause)) => {}
+                Some(Err(failure)) => return Poll::Ready(Some(Err(failure))),
+                None => return Poll::Ready(None),
             }
         }
     }

@@ -88,6 +88,13 @@ impl Client {
         sent.inspect_err(|failure| self.metrics.upstream_failed(failure.class.as_str()))
     }
 
+    /// Counts an exchange that was given up because the wait for it was too long.
+    pub fn late(&self, stage: Stage) -> Failure {
+        let failure = Failure::timeout(stage);
+        self.metrics.upstream_failed(failure.class.as_str());
+        failure
+    }
+
     async fn sent(
         &self,
         up: &Upstream,

@@ -19,4 +19,5 @@ mod push;
 mod scene;
 mod sdk;
 mod secrets;
+mod silence;
 mod tls;

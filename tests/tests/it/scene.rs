@@ -84,7 +84,13 @@ pub struct Duel {
 impl Duel {
     /// `more_a` and `more_b` are fields of the providers.
     pub async fn open(more_a: Value, more_b: Value) -> Result<Self> {
-        let fleet = Fleet::plan().proxies(1).without_redis().proxy_env("RETRY_PAUSE", "5ms").start().await?;
+        let plan = Fleet::plan().proxies(1).without_redis().proxy_env("RETRY_PAUSE", "5ms");
+        Self::open_on(plan, more_a, more_b).await
+    }
+
+    /// The same on a plan of the test's own.
+    pub async fn open_on(plan: Plan, more_a: Value, more_b: Value) -> Result<Self> {
+        let fleet = plan.start().await?;
         let (a, b) = (Upstream::start().await, Upstream::start().await);
         prices(&fleet).await?;
         let (_, key) = fleet.admin.user(json!({"name": "Alice"})).await?;

@@ -2,6 +2,7 @@
 
 use super::super::budget::Share;
 use super::super::force;
+use super::super::silence::Silence;
 use crate::table::Upstream;
 use crate::upstream;
 use bytes::Bytes;
@@ -25,6 +26,15 @@ pub struct Exchange<'a> {
     pub inject_usage: bool,
     /// How long the caller's key wants to be kept what is cached.
     pub cache_ttl: Option<CacheTtl>,
+    /// Whether, and until when, the caller waits for the head of the answer.
+    pub silence: &'a Silence,
+}
+
+impl Exchange<'_> {
+    /// Whether the caller asked for a stream.
+    pub fn is_streamed(&self) -> bool {
+        self.ask.is_some_and(|ask| ask.stream)
+    }
 }
 
 /// Who gets it.

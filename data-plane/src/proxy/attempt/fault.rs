@@ -58,6 +58,11 @@ impl Fault {
         }
     }
 
+    /// A good answer that this caller cannot be given.
+    pub fn unfit(status: Option<u16>, detail: &str) -> Self {
+        Self { verdict: Verdict::Neutral, then: Then::Next, ..Self::broken(status, detail) }
+    }
+
     /// An error in the guise of a 200; `meant` is the status that it would have had outside.
     pub fn disguised(status: Option<u16>, meant: u16, text: &str) -> Self {
         let (verdict, then) = blame(meant, None);

@@ -6,6 +6,7 @@ use super::super::head::header;
 use super::super::meter::Meter;
 use super::exchange::{Answer, Exchange};
 use super::fault::Fault;
+use super::patience::{Late, Patience};
 use crate::upstream;
 use bytes::Bytes;
 use contract::usage::AttemptResult;
@@ -27,6 +28,7 @@ pub async fn hold(
     exchange: &Exchange<'_>,
     shared: &Shared,
     meter: &mut Meter,
+    patience: &mut Patience<'_>,
     (head, mut body): (Parts, upstream::Body),
 ) -> Result<Answer, Fault> {
     let status = Some(head.status.as_u16());
@@ -41,10 +43,11 @@ pub async fn hold(
     let mut held = VecDeque::new();
     let mut bytes = 0;
     while !(body.is_end_stream() && bytes > 0) {
-        let frame = match body.frame().await {
-            None => break,
-            Some(Err(failure)) => return Err(Fault::unreachable(&failure)),
-            Some(Ok(frame)) => frame,
+        let frame = match patience.wait(body.frame()).await {
+            Err(Late) => return Err(Fault::broken(status, "no content before the timeout")),
+            Ok(None) => break,
+            Ok(Some(Err(failure))) => return Err(Fault::unreachable(&failure)),
+            Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
         scanner.feed(&data);
@@ -74,6 +77,7 @@ pub async fn hold(
         if known || bytes >= bound || !has_room {
             break;
         }
+        patience.sign();
     }
     if bytes == 0 && metered {
         return Err(Fault::broken(status, "empty answer"));
@@ -90,6 +94,10 @@ pub async fn hold(
     }
     if events && metered && body.is_end_stream() && !scanner.first_content() && !scanner.ended() {
         return Err(Fault::broken(status, "the stream ended before its first content"));
+    }
+    if exchange.silence.is_broken() && !events {
+        // It could be sent no more: what the caller has is the head of a stream.
+        return Err(Fault::unfit(status, "a document where a stream was asked for"));
     }
     let share = room.into_share();
     Ok(Answer { head, held, share, body, events, result: AttemptResult::Success })

@@ -1,3 +1,4 @@
+use super::super::silence::Silence;
 use super::*;
 use crate::table::{Secret, fixtures::provider};
 use bytes::Bytes;
@@ -35,7 +36,9 @@ fn flags_are_added_and_taken_away() {
         let head = head.body(()).unwrap().into_parts().0;
         let sent = |dialect, kind| {
             let (route, body) = (Route { dialect, kind, tail: "/x" }, Bytes::new());
+            let silence = Silence::default();
             let exchange = Exchange {
+                silence: &silence,
                 head: &head,
                 route: &route,
                 body: &body,
