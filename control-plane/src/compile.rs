@@ -17,7 +17,7 @@ use bytes::Bytes;
 use chrono_tz::Tz;
 use contract::ids::UserId;
 use contract::pb;
-use contract::table::{Health, OwnerConfig, Rows, Unpriced};
+use contract::table::{CounterNaming, Health, OwnerConfig, Rows, Unpriced};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use shelf::{Shelf, Split};
@@ -106,6 +106,8 @@ pub struct Inputs {
     accounts: BTreeMap<i64, usize>,
     /// What an owner did not set for requests without a price.
     unpriced: Unpriced,
+    /// How the counters of all owners are called.
+    counter_naming: CounterNaming,
     /// What owners set, by owner and key.
     settings: BTreeMap<(i64, String), Setting>,
     problems: BTreeMap<Place, Problem>,
@@ -141,6 +143,7 @@ impl Inputs {
             owner_of: BTreeMap::new(),
             accounts: BTreeMap::new(),
             unpriced: Unpriced::default(),
+            counter_naming: CounterNaming::default(),
             settings: BTreeMap::new(),
             problems: BTreeMap::new(),
             sections: Sections::new(),
@@ -159,6 +162,11 @@ impl Inputs {
 
     /// Takes in rows that changed. A row that is deleted or broken leaves the table.
     pub fn apply(&mut self, changes: Changes) {
+        if changes.counter_naming != self.counter_naming {
+            self.counter_naming = changes.counter_naming;
+            let owners: Vec<i64> = self.accounts.keys().copied().chain([ROOT]).collect();
+            owners.into_iter().for_each(|owner| self.place_owner(owner));
+        }
         for row in changes.users {
             let user = self.checked("user", row.id, row.deleted_at.is_none(), || read::user(&row));
             self.count_owner(row.id, user.as_ref().map(|_| row.owner_id));
@@ -281,7 +289,8 @@ impl Inputs {
     /// What an owner set, over the defaults.
     fn owner(&self, id: i64) -> OwnerConfig {
         let plain = OwnerConfig::new(UserId(id), self.zone);
-        let mut config = OwnerConfig { unpriced: self.unpriced, ..plain };
+        let counter_naming = self.counter_naming;
+        let mut config = OwnerConfig { unpriced: self.unpriced, counter_naming, ..plain };
         let of_owner = self.settings.range((id, String::new())..);
         of_owner
             .take_while(|((owner, _), _)| *owner == id)

@@ -154,6 +154,16 @@ pub fn estimate(
     nano(price, input_tokens, output_tokens, multiplier).unwrap_or(NanoUsd(i64::MAX))
 }
 
+/// An estimate at a provider whose multiplier is this.
+pub fn scaled(estimate: NanoUsd, multiplier: Decimal) -> NanoUsd {
+    if multiplier == Decimal::ONE {
+        return estimate;
+    }
+    let nano = Decimal::from(estimate.0).checked_mul(multiplier);
+    let nano = nano.map(|nano| nano.round_dp_with_strategy(0, RoundingStrategy::AwayFromZero));
+    NanoUsd(nano.and_then(|nano| i64::try_from(nano).ok()).map_or(i64::MAX, |nano| nano.max(0)))
+}
+
 fn nano(price: &Price, input_tokens: u64, output_tokens: u64, multiplier: Decimal) -> Option<NanoUsd> {
     let input = price.above(input_tokens, |tier| tier.input).or(price.input).unwrap_or_default();
     let output = price.above(input_tokens, |tier| tier.output).or(price.output).unwrap_or_default();

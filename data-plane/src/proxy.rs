@@ -21,6 +21,7 @@ pub mod refuse;
 pub mod relay;
 pub mod respond;
 pub mod screen;
+mod seats;
 pub mod serve;
 pub mod silence;
 

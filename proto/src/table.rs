@@ -4,7 +4,7 @@ mod options;
 mod owner;
 
 pub use options::{AdaptiveThinking, Anthropic, CacheTtl, Codex, Options};
-pub use owner::{OwnerConfig, Unpriced, WordScope};
+pub use owner::{CounterNaming, OwnerConfig, Unpriced, WordScope};
 
 use crate::ids::{KeyId, ProviderId, UserId};
 use crate::money::Price;

@@ -1,10 +1,11 @@
 //! What must be there before anyone can log in: account 1 with its settings, and the bundled prices.
 //! Idempotent; replicas that start at the same time wait for each other.
 
-use super::generation::bump_in_tx;
+use super::generation::{REMEMBERED, bump_in_tx, raise_counter_naming};
 use super::rows::{BILLING_MODEL, ROOT};
 use super::schema::{settings, users};
 use super::{Conn, Error};
+use chrono::Utc;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Text};
 use diesel_async::{AsyncConnection, RunQueryDsl};
@@ -27,6 +28,8 @@ pub async fn prepare(conn: &mut Conn, prices: &str) -> Result<bool, Error> {
         diesel::sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})")).execute(conn).await?;
         let owner_made = root_in_tx(conn).await?;
         let prices_changed = prices_in_tx(conn, prices).await?;
+        // A house without proxies begins with the newest names.
+        raise_counter_naming(conn, Utc::now() - REMEMBERED).await?;
         Ok(owner_made || prices_changed)
     })
     .await

@@ -23,6 +23,8 @@ pub struct ProxyRow {
     pub connected: bool,
     pub connected_at: DateTime<Utc>,
     pub last_seen_at: DateTime<Utc>,
+    pub counter_naming: i16,
+    pub reported_ms: Option<i64>,
 }
 
 /// Writes what is newer than the stored row: a proxy that moved to another replica is written by both.
@@ -38,6 +40,8 @@ pub async fn upsert(conn: &mut Conn, rows: &[ProxyRow]) -> Result<(), Error> {
             connected.eq(excluded(connected)),
             connected_at.eq(excluded(connected_at)),
             last_seen_at.eq(excluded(last_seen_at)),
+            counter_naming.eq(excluded(counter_naming)),
+            reported_ms.eq(excluded(reported_ms)),
         ));
         diesel::query_dsl::methods::FilterDsl::filter(upsert, connected_at.le(excluded(connected_at)))
             .execute(conn)

@@ -1,12 +1,13 @@
 //! What the compiler reads: the columns that matter to a proxy, of the rows that are newer than a generation,
 //! in one read-only snapshot.
 
-use super::generation::current;
+use super::generation::{counter_naming, current};
 use super::schema::{keys, prices, provider_health, providers, sensitive_words, settings, users};
 use super::{Conn, Error};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use contract::ids::Generation;
+use contract::table::CounterNaming;
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -180,6 +181,7 @@ pub struct WordRow {
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     pub generation: i64,
+    pub counter_naming: CounterNaming,
     pub users: Vec<UserRow>,
     pub keys: Vec<KeyRow>,
     pub providers: Vec<ProviderRow>,
@@ -224,6 +226,7 @@ async fn read_in_tx(conn: &mut Conn, last: i64) -> Result<Changes, Error> {
     }
     Ok(Changes {
         generation,
+        counter_naming: counter_naming(conn).await?,
         users: newer!(users, UserRow),
         keys: newer!(keys, KeyRow),
         providers: newer!(providers, ProviderRow),

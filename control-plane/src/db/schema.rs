@@ -12,6 +12,7 @@ diesel::table! {
     generation (id) {
         id -> Bool,
         value -> Int8,
+        counter_naming -> Int2,
     }
 }
 
@@ -320,6 +321,8 @@ diesel::table! {
         connected -> Bool,
         connected_at -> Timestamptz,
         last_seen_at -> Timestamptz,
+        counter_naming -> Int2,
+        reported_ms -> Nullable<Int8>,
     }
 }
 

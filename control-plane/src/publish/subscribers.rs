@@ -2,6 +2,7 @@
 //! `proxies` a few times a second at most, so that every replica can show the whole fleet.
 
 use crate::compile::VERSION_LEN;
+use crate::db::generation::{REMEMBERED, raise_counter_naming};
 use crate::db::proxies::ProxyRow;
 use crate::db::{Error, Pool, proxies};
 use crate::telemetry::metric;
@@ -12,13 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How often what changed is written.
 const FLUSH: Duration = Duration::from_millis(200);
 /// How long the last write waits for the streams to end, so that nobody stays connected to what is gone.
 const LEAVE: Duration = Duration::from_secs(2);
+/// How often it is looked whether every proxy knows the newest naming of counters.
+const RAISE: Duration = Duration::from_secs(5);
 /// How often a connected proxy's row is renewed; a row that missed three of these counts as disconnected.
 const RENEW: Duration = Duration::from_secs(30);
 
@@ -53,6 +56,12 @@ pub struct ProxyState {
     pub connected_at: DateTime<Utc>,
     /// When it was last heard of.
     pub last_seen_at: DateTime<Utc>,
+    /// The newest naming of counters that it knows.
+    #[serde(skip)]
+    pub counter_naming: u32,
+    /// All records of its requests that ended before this instant (Unix ms) are in the ledger, as far as it said.
+    #[serde(skip)]
+    pub reported_ms: Option<i64>,
 }
 
 struct Entry {
@@ -153,6 +162,8 @@ impl Fleet {
             connected: true,
             connected_at: now,
             last_seen_at: now,
+            counter_naming: hello.counter_naming,
+            reported_ms: None,
         };
         let entry = Entry { state, stream, is_dirty: true };
         let before = inner.entries.insert(hello.proxy_id.clone(), entry).map(|entry| entry.state);
@@ -201,6 +212,7 @@ impl Fleet {
 
     /// Writes what changed, until `shutdown`, and then once more.
     pub async fn persist(self, pool: Pool, forget: Duration, shutdown: CancellationToken) {
+        let (mut is_newest, mut looked) = (false, Instant::now());
         loop {
             let is_last = shutdown.run_until_cancelled(sleep(FLUSH)).await.is_none();
             if is_last {
@@ -221,8 +233,18 @@ impl Fleet {
             if is_last {
                 return;
             }
+            if !is_newest && looked.elapsed() >= RAISE {
+                looked = Instant::now();
+                // Postgres in trouble: looked again later.
+                is_newest = raise(&pool).await.unwrap_or(false);
+            }
         }
     }
+}
+
+/// Raises the naming of counters if every proxy knows the newest; whether it is.
+async fn raise(pool: &Pool) -> Result<bool, Error> {
+    raise_counter_naming(&mut *pool.write().await?, Utc::now() - REMEMBERED).await
 }
 
 async fn store(pool: &Pool, states: &[ProxyState]) -> Result<(), Error> {
@@ -273,6 +295,8 @@ impl From<&ProxyState> for ProxyRow {
             connected: state.connected,
             connected_at: state.connected_at,
             last_seen_at: state.last_seen_at,
+            counter_naming: i16::try_from(state.counter_naming.max(1)).unwrap_or(i16::MAX),
+            reported_ms: state.reported_ms,
         }
     }
 }
@@ -291,6 +315,8 @@ impl From<ProxyRow> for ProxyState {
             connected: row.connected && is_fresh,
             connected_at: row.connected_at,
             last_seen_at: row.last_seen_at,
+            counter_naming: u32::try_from(row.counter_naming).unwrap_or_default(),
+            reported_ms: row.reported_ms,
         }
     }
 }

@@ -203,6 +203,7 @@ impl Subscription<'_> {
             generation: generation.0,
             held,
             address: identity.address.clone(),
+            counter_naming: contract::table::CounterNaming::NEWEST.number(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! The counters of keys that were asked for lately: their windows need the calendar of a time zone, and their
 //! names in the store are text, so both are worked out once per window and not once per request.
 
-use super::{Counter, Counters, counters};
+use super::{Counter, Counters, counters, provider_counters};
 use chrono_tz::Tz;
-use contract::ids::KeyId;
-use contract::table::{Key, User};
+use contract::ids::{KeyId, ProviderId};
+use contract::table::{Key, Limit, Provider, User};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,10 +22,19 @@ struct Plan {
     counters: Counters,
 }
 
+struct ProviderPlan {
+    limits: Vec<Limit>,
+    zone: Tz,
+    from_ms: i64,
+    until_ms: i64,
+    counters: Counters,
+}
+
 /// The lists of one traffic thread.
 #[derive(Default)]
 pub struct Plans {
     plans: RefCell<HashMap<KeyId, Plan>>,
+    providers: RefCell<HashMap<ProviderId, ProviderPlan>>,
 }
 
 impl Plans {
@@ -44,7 +53,7 @@ impl Plans {
             return plan.counters.clone();
         }
         let counters = counters(key, user, zone, now_ms);
-        let until_ms = counters.iter().filter_map(Counter::end_ms).min().unwrap_or(i64::MAX);
+        let until_ms = until(&counters);
         if plans.len() >= MOST {
             plans.clear();
         }
@@ -53,6 +62,34 @@ impl Plans {
         plans.insert(plan.key.id, plan);
         counters
     }
+
+    /// [`provider_counters`], remembered alike.
+    pub fn provider(&self, row: &Provider, zone: Tz, now_ms: i64) -> Counters {
+        if row.limits.is_empty() {
+            return Counters::default();
+        }
+        let mut plans = self.providers.borrow_mut();
+        if let Some(plan) = plans.get(&row.id)
+            && plan.limits == row.limits
+            && plan.zone == zone
+            && (plan.from_ms..plan.until_ms).contains(&now_ms)
+        {
+            return plan.counters.clone();
+        }
+        let counters = provider_counters(row, zone, now_ms);
+        if plans.len() >= MOST {
+            plans.clear();
+        }
+        let (limits, until_ms) = (row.limits.clone(), until(&counters));
+        let plan = ProviderPlan { limits, zone, from_ms: now_ms, until_ms, counters: counters.clone() };
+        plans.insert(row.id, plan);
+        counters
+    }
+}
+
+/// When the first of their windows ends.
+fn until(counters: &Counters) -> i64 {
+    counters.iter().filter_map(Counter::end_ms).min().unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

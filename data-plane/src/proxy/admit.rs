@@ -1,12 +1,14 @@
 //! Admission: all limits at once, and addresses that guess keys.
 
 use super::Proxy;
+use super::choose::Trail;
 use super::meter::Meter;
+use super::opening::Opening;
 use super::refuse::Refusal;
-use super::respond;
+use super::seats::{Admitted, First};
 use crate::limit;
-use crate::store::Admission;
-use contract::ids::ProviderId;
+use crate::store::{Admission, Line};
+use contract::money::NanoUsd;
 use llm::request::Ask;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,37 +27,40 @@ impl Proxy {
         refusal
     }
 
-    /// All limits at once, and the session's bound provider.
-    pub(super) async fn admit(
-        &self,
-        meter: &mut Meter,
-        ask: Option<&Ask<'_>>,
-    ) -> Result<Option<ProviderId>, Refusal> {
+    /// All limits at once: the caller's, and those of the first provider that has room where one has limits.
+    pub(super) async fn admit(&self, meter: &mut Meter, ask: Option<&Ask<'_>>) -> Result<Admitted, Refusal> {
         let opening = meter.opening();
         let caller = &opening.caller;
         let zone = opening.table.owner(caller.user.owner_id).time_zone;
         let counters = self.plans.counters(&caller.key, &caller.user, zone, opening.started_at_ms);
-        if self.shared.spool.is_full() && counters.iter().any(limit::Counter::is_money) {
+        let is_money = counters.iter().any(limit::Counter::is_money);
+        if is_money && self.shared.spool.is_full() {
             return Err(Refusal::SpoolFull);
         }
+        let is_limited = Self::is_limited(&self.ground(&opening.table, opening));
+        let expected = if is_money || is_limited { expected(opening, ask) } else { NanoUsd(0) };
         // Before the store is asked: a caller who hangs up meanwhile may have taken all the same.
-        meter.admitted(counters);
-        let meter = &*meter;
-        let opening = meter.opening();
-        // What is not billed is not free of the limits: it reserves no money, but is refused where money is out.
-        let estimate = limit::estimate(
-            opening.table.price(&opening.model).filter(|_| opening.kind.is_metered()),
-            llm::estimate::tokens(opening.request_bytes),
-            ask.and_then(|ask| ask.max_output),
-            rust_decimal::Decimal::ONE,
-        );
-        let claim = opening.claim(meter.counters(), estimate, self.shared.config.session_ttl);
-        match self.limiter.reserve(&claim).await {
-            Admission::Admitted { bound } => Ok(bound),
-            Admission::Refused(refusal) => {
-                let status = respond::limit_status(&self.shared.config, refusal.measure);
-                Err(Refusal::Limited(Box::new(refusal), status))
+        meter.admitting(counters, expected);
+        if is_limited {
+            return Box::pin(self.admit_in_line(meter)).await;
+        }
+        match self.limiter.reserve(&self.claim(meter), Line::default()).await {
+            Admission::Admitted { bound, .. } => {
+                Ok(Admitted { bound, trail: Trail::default(), first: First::Choose })
             }
+            Admission::Full => Ok(Admitted { bound: None, trail: Trail::default(), first: First::Choose }),
+            Admission::Refused(refusal) => Err(self.limited(refusal)),
         }
     }
+}
+
+/// What a request is expected to cost. What is not billed is not free of the limits: it reserves no money, but is
+/// refused where money is out.
+fn expected(opening: &Opening, ask: Option<&Ask<'_>>) -> NanoUsd {
+    limit::estimate(
+        opening.table.price(&opening.model).filter(|_| opening.kind.is_metered()),
+        llm::estimate::tokens(opening.request_bytes),
+        ask.and_then(|ask| ask.max_output),
+        rust_decimal::Decimal::ONE,
+    )
 }

@@ -69,10 +69,14 @@ pub enum Nothing {
     Tried,
 }
 
+type Able<'a> = SmallVec<[&'a Arc<Upstream>; 16]>;
+
 /// The progress of one request through its candidates.
 #[derive(Default)]
 pub struct Trail {
     tried: SmallVec<[ProviderId; 8]>,
+    /// At limits of their own, so they were not tried.
+    full: SmallVec<[ProviderId; 8]>,
     last_resort_used: bool,
 }
 
@@ -87,23 +91,29 @@ impl Trail {
         self.tried.is_empty()
     }
 
-    /// The next provider to try. `over` says whether a provider is at a limit of its own.
-    pub fn next(
-        &mut self,
-        ground: &Ground<'_>,
-        wish: &Wish<'_>,
-        over: impl Fn(&Upstream) -> bool,
-    ) -> Result<Choice, Nothing> {
-        let Ground { pool, health, rotation } = *ground;
-        let mut able: SmallVec<[&Arc<Upstream>; 16]> =
-            pool.iter().filter(|up| eligible(up, wish) && !self.tried.contains(&up.row.id)).collect();
-        if able.is_empty() {
-            return Err(if self.tried.is_empty() { Nothing::NoProvider } else { Nothing::Tried });
+    /// What is left to try.
+    fn able<'a>(&self, ground: &Ground<'a>, wish: &Wish<'_>) -> Result<Able<'a>, Nothing> {
+        let left = |up: &&Arc<Upstream>| {
+            let id = up.row.id;
+            eligible(up, wish) && !self.tried.contains(&id) && !self.full.contains(&id)
+        };
+        let able: Able<'a> = ground.pool.iter().filter(left).collect();
+        if able.is_empty() { Err(self.nothing()) } else { Ok(able) }
+    }
+
+    /// Why there is nothing left.
+    pub fn nothing(&self) -> Nothing {
+        match (self.tried.is_empty(), self.full.is_empty()) {
+            (false, _) => Nothing::Tried,
+            (true, false) => Nothing::AtLimit,
+            (true, true) => Nothing::NoProvider,
         }
-        able.retain(|up| !over(up));
-        if able.is_empty() {
-            return Err(if self.tried.is_empty() { Nothing::AtLimit } else { Nothing::Tried });
-        }
+    }
+
+    /// The next provider to try, where none has limits of its own; else see [`line`](mod@line).
+    pub fn next(&mut self, ground: &Ground<'_>, wish: &Wish<'_>) -> Result<Choice, Nothing> {
+        let Ground { health, rotation, .. } = *ground;
+        let able = self.able(ground, wish)?;
         if let Some(choice) = self.bound(&able, wish, health) {
             return Ok(choice);
         }
@@ -164,11 +174,14 @@ pub fn eligible(up: &Upstream, wish: &Wish<'_>) -> bool {
         && up.active_at(wish.minute)
 }
 
+/// Those of the lowest priority number.
+fn tier<'a>(awake: &[&'a Arc<Upstream>], wish: &Wish<'_>) -> Able<'a> {
+    let top = awake.iter().map(|up| up.priority_for(wish.groups)).min();
+    awake.iter().copied().filter(|up| Some(up.priority_for(wish.groups)) == top).collect()
+}
+
 fn best<'a>(awake: &[&'a Arc<Upstream>], wish: &Wish<'_>, rotation: &Rotation) -> Option<&'a Arc<Upstream>> {
-    let top = awake.iter().map(|up| up.priority_for(wish.groups)).min()?;
-    let tier: SmallVec<[&'a Arc<Upstream>; 16]> =
-        awake.iter().copied().filter(|up| up.priority_for(wish.groups) == top).collect();
-    match tier.as_slice() {
+    match tier(awake, wish).as_slice() {
         [only] => Some(only),
         tier => rotation.turn(tier),
     }
@@ -180,7 +193,8 @@ fn best<'a>(awake: &[&'a Arc<Upstream>], wish: &Wish<'_>, rotation: &Rotation) -
 pub struct Rotation(Mutex<HashMap<u64, Vec<i64>>>);
 
 impl Rotation {
-    fn turn<'a>(&self, tier: &[&'a Arc<Upstream>]) -> Option<&'a Arc<Upstream>> {
+    /// Works on what is remembered of a set of candidates.
+    fn with<T>(&self, tier: &[&Arc<Upstream>], work: impl FnOnce(&mut [i64]) -> T) -> T {
         let mut hasher = DefaultHasher::new();
         tier.iter().for_each(|up| (up.row.id, up.row.weight).hash(&mut hasher));
         // The lock is held for a few additions; nothing in between can panic or wait.
@@ -190,20 +204,48 @@ impl Rotation {
         }
         let current = sets.entry(hasher.finish()).or_default();
         current.resize(tier.len(), 0);
-        let mut best = 0;
-        let mut total = 0;
-        for (at, up) in tier.iter().enumerate() {
-            let weight = i64::from(up.row.weight);
-            current[at] += weight;
-            total += weight;
-            if current[at] > current[best] {
-                best = at;
-            }
+        work(current)
+    }
+
+    /// Takes the turn of the one that is due.
+    fn turn<'a>(&self, tier: &[&'a Arc<Upstream>]) -> Option<&'a Arc<Upstream>> {
+        self.with(tier, |current| {
+            let at = due(tier, current);
+            add(tier, current, at, 1);
+            tier.get(at).copied()
+        })
+    }
+
+    /// Who is due; nobody's turn is taken.
+    fn peek<'a>(&self, tier: &[&'a Arc<Upstream>]) -> Option<&'a Arc<Upstream>> {
+        self.with(tier, |current| tier.get(due(tier, current)).copied())
+    }
+
+    /// Takes the turn of this one, due or not; or, with `times` -1, gives it back, as if it had never been taken.
+    fn take(&self, tier: &[&Arc<Upstream>], id: ProviderId, times: i64) {
+        if let Some(at) = tier.iter().position(|up| up.row.id == id) {
+            self.with(tier, |current| add(tier, current, at, times));
         }
-        *current.get_mut(best)? -= total;
-        tier.get(best).copied()
     }
 }
 
+fn due(tier: &[&Arc<Upstream>], current: &[i64]) -> usize {
+    let after = |at: usize| current[at] + i64::from(tier[at].row.weight);
+    (1..tier.len()).fold(0, |best, at| if after(at) > after(best) { at } else { best })
+}
+
+fn add(tier: &[&Arc<Upstream>], current: &mut [i64], chosen: usize, times: i64) {
+    let mut total = 0;
+    for (up, current) in tier.iter().zip(current.iter_mut()) {
+        let weight = i64::from(up.row.weight);
+        *current += times * weight;
+        total += weight;
+    }
+    if let Some(current) = current.get_mut(chosen) {
+        *current -= times * total;
+    }
+}
+
+pub mod line;
 #[cfg(test)]
 mod tests;

@@ -2,19 +2,14 @@
 
 use super::Proxy;
 use super::attempt::{Answer, Exchange, Fault, Target, Then};
-use super::choose::{Choice, Ground, Nothing, Trail, Wish};
+use super::choose::{Choice, Nothing, Trail};
 use super::meter::{Meter, Running};
-use super::opening::Opening;
 use super::refuse::Refusal;
+use super::seats::{Admitted, First};
 use crate::clock::{Instant, now_ms};
-use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
-use chrono::Timelike;
 use contract::ids::ProviderId;
-use contract::money::NanoUsd;
-use contract::table::Measure;
 use contract::usage::{AttemptResult, SelectedBy};
-use std::sync::Arc;
 use std::time::Duration;
 
 impl Proxy {
@@ -23,10 +18,9 @@ impl Proxy {
         &self,
         exchange: &Exchange<'_>,
         meter: &mut Meter,
-        bound: Option<ProviderId>,
+        admitted: Admitted,
     ) -> Result<Answer, Refusal> {
-        let table = Arc::clone(&meter.opening().table);
-        let mut trail = Trail::default();
+        let Admitted { bound, mut trail, mut first } = admitted;
         let mut last: Option<Fault> = None;
         let mut only_unknown = true;
         loop {
@@ -35,7 +29,12 @@ impl Proxy {
             {
                 return Err(unavailable(Nothing::Tried, last, only_unknown));
             }
-            let choice = match self.choose(&table, meter.opening(), &mut trail, bound) {
+            let choice = match std::mem::replace(&mut first, First::Choose) {
+                First::At(choice) => Ok(choice),
+                First::Choose => self.choose(meter, &mut trail, bound).await,
+                First::Nobody => Err(Nothing::AtLimit),
+            };
+            let choice = match choice {
                 Ok(choice) => choice,
                 Err(nothing) => return Err(unavailable(nothing, last, only_unknown)),
             };
@@ -49,42 +48,19 @@ impl Proxy {
         }
     }
 
-    fn choose(
+    async fn choose(
         &self,
-        table: &Snapshot,
-        opening: &Opening,
+        meter: &mut Meter,
         trail: &mut Trail,
         bound: Option<ProviderId>,
     ) -> Result<Choice, Nothing> {
-        let owner = opening.caller.user.owner_id;
-        let now_ms = opening.now_ms();
-        let wish = Wish {
-            groups: opening.caller.groups(),
-            model: Some(opening.model.as_str()).filter(|model| !model.is_empty()),
-            agent: opening.user_agent.as_deref().unwrap_or_default(),
-            bound,
-            minute: minute_of_day(now_ms, table.owner(owner).time_zone),
-            now_ms,
-        };
-        let zone = table.owner(owner).time_zone;
-        let ground = Ground {
-            pool: table.upstreams(owner, opening.dialect),
-            health: &self.shared.health,
-            rotation: &self.shared.rotation,
-        };
-        let over = |up: &Upstream| match self.limiter.provider_load(&up.row, zone, now_ms) {
-            None => false,
-            // Full of sessions, it still serves those that it has.
-            Some(Measure::Sessions) => bound != Some(up.row.id),
-            Some(Measure::Requests | Measure::Usd) => true,
-        };
-        trail.next(&ground, &wish, over)
-    }
-
-    /// Counts the request at a provider that limits its own requests or sessions.
-    fn began(&self, opening: &Opening, up: &Upstream) {
-        let claim = opening.claim(&[], NanoUsd(0), self.shared.config.session_ttl);
-        self.limiter.provider_began(&claim, &up.row, opening.table.owner(up.row.owner_id).time_zone);
+        let opening = meter.opening();
+        let table = &*opening.table;
+        let ground = self.ground(table, opening);
+        if Self::is_limited(&ground) {
+            return Box::pin(self.choose_in_line(meter, trail, bound)).await;
+        }
+        trail.next(&ground, &Self::wish(table, opening, bound))
     }
 
     /// All attempts at one provider.
@@ -100,7 +76,6 @@ impl Proxy {
         let model = up.redirect(&asked).to_owned();
         let tries = up.row.max_attempts.unwrap_or(config.max_attempts_per_provider).max(1);
         meter.trying(up, &model);
-        self.began(meter.opening(), up);
         for left in (0..tries).rev() {
             let running = Running {
                 selected_by: choice.by,
@@ -167,9 +142,4 @@ fn unavailable(nothing: Nothing, last: Option<Fault>, only_unknown: bool) -> Ref
         _ => None,
     };
     Refusal::Unavailable { class, text: text.to_owned(), retry_after }
-}
-
-fn minute_of_day(now_ms: i64, zone: chrono_tz::Tz) -> u16 {
-    let now = chrono::DateTime::from_timestamp_millis(now_ms).unwrap_or_default().with_timezone(&zone);
-    u16::try_from(now.hour() * 60 + now.minute()).unwrap_or(0)
 }

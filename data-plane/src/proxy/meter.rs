@@ -11,9 +11,9 @@ use super::opening::Opening;
 use crate::bill::Bill;
 use crate::clock::Instant;
 use crate::health::Verdict;
-use crate::limit::{self, Counters};
+use crate::limit::Counters;
 use crate::live::Seat;
-use crate::store::{Limiter, Settlement};
+use crate::store::{Hold, Limiter, Settlement};
 use crate::table::Upstream;
 use crate::telemetry::{self, trace};
 use bill::Usage;
@@ -40,6 +40,14 @@ pub struct Meter {
     seat: Option<Seat>,
     /// Present from admission to settlement.
     reserved: Option<Counters>,
+    /// Of a request that reserved nothing.
+    none: Counters,
+    /// What it is expected to cost.
+    expected: NanoUsd,
+    /// What it holds at a provider that has limits of its own.
+    hold: Option<Hold>,
+    /// Whether that provider was tried.
+    hold_tried: bool,
     upstream: Option<Arc<Upstream>>,
     upstream_model: Option<String>,
     attempts: Vec<Attempt>,
@@ -65,6 +73,10 @@ impl Meter {
             seat: opening.open().map(|open| shared.live.enter(opening.id, open)),
             opening,
             reserved: None,
+            none: Counters::default(),
+            expected: NanoUsd(0),
+            hold: None,
+            hold_tried: false,
             upstream: None,
             upstream_model: None,
             attempts: Vec::new(),
@@ -89,14 +101,34 @@ impl Meter {
         &self.span
     }
 
-    /// The request was admitted against these counters; they are settled at the end.
-    pub fn admitted(&mut self, counters: Counters) {
-        self.reserved = Some(counters);
+    /// The request is to be admitted against these counters; they are settled at the end.
+    pub fn admitting(&mut self, counters: Counters, expected: NanoUsd) {
+        (self.reserved, self.expected) = (Some(counters), expected);
+    }
+
+    /// Nothing was taken of them.
+    pub fn took_nothing(&mut self) {
+        self.reserved = None;
     }
 
     /// The counters that it is, or is to be, admitted against.
-    pub fn counters(&self) -> &[limit::Counter] {
-        self.reserved.as_deref().unwrap_or_default()
+    pub fn counters(&self) -> &Counters {
+        self.reserved.as_ref().unwrap_or(&self.none)
+    }
+
+    /// What it is expected to cost.
+    pub fn expected(&self) -> NanoUsd {
+        self.expected
+    }
+
+    /// What it holds at the provider that is tried next.
+    pub fn holds(&mut self, hold: Option<Hold>) {
+        (self.hold, self.hold_tried) = (hold, false);
+    }
+
+    /// It moves on: what it holds, and whether it never reached that provider.
+    pub fn leaves(&mut self) -> Option<(Hold, bool)> {
+        self.hold.take().map(|hold| (hold, !self.hold_tried))
     }
 
     /// After how long a silence a caller who asked for a stream gets a keep-alive.
@@ -122,6 +154,7 @@ impl Meter {
 
     /// An attempt begins: its provider is the record's provider until another one is tried.
     pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str) {
+        self.hold_tried = true;
         self.upstream = Some(Arc::clone(upstream));
         self.upstream_model = Some(model.to_owned());
         if let Some(seat) = &self.seat {
@@ -212,21 +245,20 @@ impl Meter {
     fn settle(&mut self, outcome: Outcome, charge: Option<Decimal>) {
         let Some(counters) = self.reserved.take() else { return };
         let served = outcome == Outcome::Completed;
-        let provider = self.upstream.as_ref().filter(|up| !up.row.limits.is_empty()).map(|up| {
-            let zone = self.opening.table.owner(up.row.owner_id).time_zone;
-            (up.row.id, limit::provider_counters(&up.row, zone, self.opening.started_at_ms))
-        });
+        let answered = !matches!(outcome, Outcome::Exhausted | Outcome::Blocked | Outcome::Internal);
         let bind =
             self.upstream.as_ref().filter(|up| served && !up.row.disable_session_reuse).map(|up| up.row.id);
         self.limiter.settle(Settlement {
             request: self.opening.id,
+            home: self.opening.home(),
             user: self.opening.caller.user.id,
             now_ms: self.opening.now_ms(),
             counters,
             actual: charge.map(NanoUsd::from_usd),
             session: self.opening.session.clone(),
             bind,
-            provider,
+            hold: self.hold.take(),
+            answered,
         });
     }
 

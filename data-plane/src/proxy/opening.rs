@@ -3,9 +3,9 @@
 use super::caller::Caller;
 use super::head::{header, ip_text};
 use crate::clock::Instant;
-use crate::limit;
+use crate::limit::Counters;
 use crate::live::{Open, Spoken};
-use crate::store::Ask as Claim;
+use crate::store::{Ask as Claim, Home};
 use crate::table::Snapshot;
 use bytes::Bytes;
 use contract::ids::RequestId;
@@ -76,21 +76,28 @@ impl Opening {
         })
     }
 
+    /// Where the counters lie.
+    pub fn home(&self) -> Home {
+        let owner = self.caller.user.owner_id;
+        Home { owner, naming: self.table.owner(owner).counter_naming }
+    }
+
     /// What the limiter is asked for this request.
     pub fn claim<'a>(
         &'a self,
-        counters: &'a [limit::Counter],
+        counters: &'a Counters,
         estimate: NanoUsd,
         session_ttl: Duration,
     ) -> Claim<'a> {
         Claim {
             request: self.id,
+            home: self.home(),
             user: self.caller.user.id,
             // Not when it began: its body may have taken a while, and slices of limits end meanwhile.
             now_ms: self.now_ms(),
             counters,
             estimate,
-            session: self.session.as_deref(),
+            session: self.session.as_ref(),
             session_ttl,
         }
     }

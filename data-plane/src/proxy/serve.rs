@@ -96,8 +96,8 @@ impl Proxy {
             meter.finish(Outcome::Blocked, refusal.status().as_u16(), Some(refusal.to_string()));
             return Err(refusal);
         }
-        let bound = match self.admit(&mut meter, ask.as_ref()).await {
-            Ok(bound) => bound,
+        let admitted = match self.admit(&mut meter, ask.as_ref()).await {
+            Ok(admitted) => admitted,
             Err(refusal) => {
                 meter.disarm();
                 return Err(refusal);
@@ -124,7 +124,7 @@ impl Proxy {
             cache_ttl,
             silence,
         };
-        let answer = match self.first_answer(&exchange, &mut meter, bound).await {
+        let answer = match self.first_answer(&exchange, &mut meter, admitted).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 meter.finish(Outcome::Exhausted, refusal.status().as_u16(), Some(refusal.to_string()));

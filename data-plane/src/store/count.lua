@@ -28,11 +28,26 @@ local function parse(text)
   }
 end
 
--- All specs of ARGV[at], each closed by ';'.
-local function parse_all(at)
-  local specs = {}
-  for text in string.gmatch(ARGV[at], '[^;]+') do specs[#specs + 1] = parse(text) end
-  return specs
+-- Groups take their keys from KEYS one after the other.
+local used = 0
+local function next_key()
+  used = used + 1
+  return KEYS[used]
+end
+
+-- The counters of one caller or provider: `text` has their specs, each closed by ';'. Their keys: of each counter
+-- its own, and of requests also the key of what was lent of them; then of each money entity leases and amounts.
+local function parse_group(text)
+  local group, entities = {owners = {}}, 0
+  for words in string.gmatch(text, '[^;]+') do
+    local spec = parse(words)
+    spec.key = next_key()
+    if spec.kind == 'r' then spec.lent = next_key() end
+    if spec.money and spec.entity >= entities then entities = spec.entity + 1 end
+    group[#group + 1] = spec
+  end
+  for entity = 1, entities do group.owners[entity] = {leases = next_key(), amounts = next_key()} end
+  return group
 end
 
 -- A ttl of this size is the instant at which a window's counter is over: late writes keep it for an hour yet.
@@ -43,7 +58,8 @@ end
 
 -- Live reservations of a money entity. Leases of dead proxies are given back here, some at a time.
 local live = {}
-local function reserved(leases, amounts)
+local function reserved(owner)
+  local leases, amounts = owner.leases, owner.amounts
   if live[amounts] then return live[amounts] end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 500)) do
     local amount = redis.call('HGET', amounts, id)
@@ -85,13 +101,14 @@ local function seeded(base, till) return base and (not till or tonumber(till) > 
 -- Each returns: current, reset ms (0 unknown), wait ms (0 unknown); current nil: not seeded.
 local read = {}
 
-function read.f(key)
-  local row = redis.call('HMGET', key, 'base', 'until', 'spent')
+function read.f(spec)
+  local row = redis.call('HMGET', spec.key, 'base', 'until', 'spent')
   if not seeded(row[1], row[2]) then return nil end
   return number(row[3]), 0, 0
 end
 
-function read.o(key, spec)
+function read.o(spec)
+  local key = spec.key
   local row = redis.call('HMGET', key, 'base', 'until', 'tail', 'head')
   if not seeded(row[1], row[2]) then return nil end
   local tail = roll(key, spec.a, spec.b, tonumber(row[3] or nil), tonumber(row[4] or nil))
@@ -99,8 +116,8 @@ function read.o(key, spec)
   return number(redis.call('HGET', key, 'spent')), 0, wait
 end
 
-function read.g(key, spec)
-  local row = redis.call('HMGET', key, 'base', 'until', 'spent', 'start')
+function read.g(spec)
+  local row = redis.call('HMGET', spec.key, 'base', 'until', 'spent', 'start')
   if not seeded(row[1], row[2]) then return nil end
   local finish = row[4] and tonumber(row[4]) + spec.a
   if not finish or finish <= now then return 0, 0, 0 end
@@ -109,25 +126,24 @@ end
 
 -- Requests that were lent to workers are counted by the slice, in buckets by the end of the slice: the last moment
 -- at which one of them can begin, so that no window of 60 s ever holds more than the limit.
--- Their key has the hash tag of the counter's own, and so lies in its slot.
 local LENT_BUCKET = 100
-local function lent_key(key) return key .. ':l' end
 
 -- How many are lent of a sliding window, and when the oldest of them leave it.
 local function lent(key, length)
-  local row = redis.call('HMGET', lent_key(key), 'tail', 'head')
+  local row = redis.call('HMGET', key, 'tail', 'head')
   if not row[1] then return 0 end
-  local tail = roll(lent_key(key), length, LENT_BUCKET, tonumber(row[1]), tonumber(row[2]))
+  local tail = roll(key, length, LENT_BUCKET, tonumber(row[1]), tonumber(row[2]))
   if not tail then return 0 end
-  return number(redis.call('HGET', lent_key(key), 'spent')), (tail + 1) * LENT_BUCKET + length
+  return number(redis.call('HGET', key, 'spent')), (tail + 1) * LENT_BUCKET + length
 end
 
-function read.r(key, spec)
+function read.r(spec)
+  local key = spec.key
   local from = spec.a > 0 and now - spec.a or spec.b - 1
   redis.call('ZREMRANGEBYSCORE', key, '-inf', from)
   local single = redis.call('ZCARD', key)
   if spec.a == 0 then return single, 0, 0 end
-  local slices, slices_leave = lent(key, spec.a)
+  local slices, slices_leave = lent(spec.lent, spec.a)
   local count = single + slices
   if count < spec.limit then return count, 0, 0 end
   -- The request whose leaving makes room; where slices are out, whichever leaves first.

@@ -2,9 +2,7 @@
 -- a share of what is left, so slices shrink as a limit comes near, and there every request asks by itself again.
 -- Also takes back what is left of the worker's last slice and refreshes the sessions it served meanwhile.
 --
--- KEYS  1 .. n       one per counter, in the order of the specs
---       then 2 each  per money entity: leases, amounts (see reserve.lua)
---       then 1 each  per session: its binding
+-- KEYS  the keys of the counters (see count.lua), then of each session its binding
 -- ARGV  1  id of the holder (16 bytes), under which it keeps one reservation
 --       2  now in ms, see count.lua
 --       3  nano-USD that its requests in flight may cost     4  ms that the reservation holds
@@ -22,16 +20,14 @@ local requests, nano, length, share = tonumber(ARGV[5]), tonumber(ARGV[6]), tonu
 local last_bucket, unused, sessions = ARGV[9], ARGV[10], tonumber(ARGV[16])
 local least, least_nano = tonumber(ARGV[13]), tonumber(ARGV[14])
 local bucket = math.floor((now + length) / LENT_BUCKET)
-local specs = parse_all(15)
+local specs = parse_group(ARGV[15])
 local n = #specs
-local entities = (#KEYS - n - sessions) / 2
-
-local function entity_keys(entity) return KEYS[1 + n + 2 * entity], KEYS[2 + n + 2 * entity] end
+local entities = #specs.owners
 
 for i = 1, n do
-  local spec, key = specs[i], KEYS[i]
+  local spec, key = specs[i], specs[i].key
   if spec.kind == 'r' then
-    local at = lent_key(key)
+    local at = spec.lent
     -- Never more than is there: a Redis that came back older than it was may know nothing of the slice.
     local back = math.min(tonumber(unused), number(redis.call('HGET', at, last_bucket)))
     if back > 0 then
@@ -48,21 +44,21 @@ end
 for session = 1, sessions do
   local provider = ARGV[16 + 2 * session]
   if provider ~= '' then
-    redis.call('SET', KEYS[n + 2 * entities + session], provider, 'PX', ARGV[12])
+    redis.call('SET', KEYS[used + session], provider, 'PX', ARGV[12])
   end
 end
 
 for i = 1, n do
   local spec = specs[i]
   if spec.kind == 'r' then
-    local count = spec.a > 0 and read.r(KEYS[i], spec) or spec.limit
+    local count = spec.a > 0 and read.r(spec) or spec.limit
     local part = math.floor((spec.limit - count) / share)
     requests = part < least and 0 or math.min(requests, part)
   elseif spec.money then
-    local spent = read[spec.kind](KEYS[i], spec)
-    local leases, amounts = entity_keys(spec.entity)
-    local own = number(redis.call('HGET', amounts, holder))
-    local left = spent and spec.limit - spent - (reserved(leases, amounts) - own) - keep or 0
+    local spent = read[spec.kind](spec)
+    local owner = specs.owners[spec.entity + 1]
+    local own = number(redis.call('HGET', owner.amounts, holder))
+    local left = spent and spec.limit - spent - (reserved(owner) - own) - keep or 0
     local part = math.floor(left / share)
     nano = part < least_nano and 0 or math.min(nano, part)
   end
@@ -71,7 +67,7 @@ if requests < 1 or (entities > 0 and nano < 1) then requests, nano = 0, 0 end
 
 for i = 1, n do
   if specs[i].kind == 'r' and requests > 0 then
-    local at = lent_key(KEYS[i])
+    local at = specs[i].lent
     local row = redis.call('HMGET', at, 'tail', 'head')
     redis.call('HINCRBY', at, bucket, string.format('%.0f', requests))
     redis.call('HINCRBY', at, 'spent', string.format('%.0f', requests))
@@ -80,8 +76,8 @@ for i = 1, n do
     expire(at, specs[i].ttl)
   end
 end
-for entity = 0, entities - 1 do
-  local leases, amounts = entity_keys(entity)
+for _, owner in ipairs(specs.owners) do
+  local leases, amounts = owner.leases, owner.amounts
   local own = redis.call('HGET', amounts, holder)
   if own then subtract(amounts, 'sum', own) end
   local total = string.format('%.0f', keep + nano)

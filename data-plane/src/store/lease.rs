@@ -12,7 +12,7 @@ mod holder;
 
 pub(super) use self::holder::{Holder, Lent, Wish};
 
-use self::holder::Next;
+use self::holder::{Ended, Next};
 use super::{Ask, Settlement};
 use crate::limit::Counters;
 use contract::ids::{KeyId, ProviderId, RequestId, UserId};
@@ -32,7 +32,18 @@ type Identity = (UserId, Option<KeyId>);
 struct Taken {
     holder: Rc<Holder>,
     estimate: i64,
+    /// Its session, as the holder knows it.
+    session: Option<u64>,
     at_ms: i64,
+}
+
+/// A request that nobody ended in this time is forgotten; a bound against a fault, because every request is ended.
+const FORGOTTEN_MS: i64 = 24 * 3_600_000;
+
+impl Taken {
+    fn ended(&self, actual: i64) -> Ended {
+        Ended { estimate: self.estimate, actual, session: self.session }
+    }
 }
 
 /// The slices of one worker.
@@ -58,8 +69,10 @@ impl Leases {
     pub(super) fn take(&self, ask: &Ask<'_>) -> Option<Option<ProviderId>> {
         let holder = self.holder(ask);
         let estimate = if holder.counts_money() { ask.estimate.0.max(0) } else { 0 };
-        let bound = holder.take(ask, estimate, &self.hasher)?;
-        self.requests.borrow_mut().insert(ask.request, Taken { holder, estimate, at_ms: ask.now_ms });
+        let session = ask.session.map(|session| self.hasher.hash_one(&**session));
+        let bound = holder.take(ask, estimate, session)?;
+        let taken = Taken { holder, estimate, session, at_ms: ask.now_ms };
+        self.requests.borrow_mut().insert(ask.request, taken);
         Some(bound)
     }
 
@@ -67,7 +80,7 @@ impl Leases {
         let mut holders = self.holders.borrow_mut();
         let at = identity(ask);
         if let Some(holder) = holders.get(&at) {
-            if holder.counts(ask.counters) {
+            if holder.counts(ask) {
                 return Rc::clone(holder);
             }
             // A limit was changed, or a window has ended: what is open is charged where it was admitted.
@@ -81,14 +94,14 @@ impl Leases {
     /// Redis admitted a request: its session is counted.
     pub(super) fn confirm(&self, ask: &Ask<'_>, bound: Option<ProviderId>) {
         if let (Some(session), Some(holder)) = (ask.session, self.holders.borrow().get(&identity(ask))) {
-            holder.confirm(self.hasher.hash_one(session), session, bound, ask.now_ms);
+            holder.confirm(self.hasher.hash_one(&**session), session, bound, ask.now_ms);
         }
     }
 
     /// Ends a request, if it was admitted from a slice, and takes out of the settlement what the next tick does.
     pub(super) fn end(&self, settlement: &mut Settlement) {
         let Some(taken) = self.requests.borrow_mut().remove(&settlement.request) else { return };
-        taken.holder.end(taken.estimate, settlement.actual.unwrap_or_default().0.max(0));
+        taken.holder.end(&taken.ended(settlement.actual.unwrap_or_default().0.max(0)));
         settlement.counters = Counters::default();
         if let (Some(session), Some(provider)) = (&settlement.session, settlement.bind)
             && taken.holder.rebind(self.hasher.hash_one(&**session), provider)
@@ -97,12 +110,20 @@ impl Leases {
         }
     }
 
+    /// A request that was admitted from a slice is refused all the same.
+    pub(super) fn undo(&self, request: RequestId) {
+        if let Some(taken) = self.requests.borrow_mut().remove(&request) {
+            taken.holder.undo(&taken.ended(0));
+        }
+    }
+
     /// Holders that have something to do, each marked as being renewed. Cold ones are let go.
-    pub(super) fn due(&self, now_ms: i64, lifetime_ms: i64) -> Vec<Rc<Holder>> {
-        self.forget(now_ms - lifetime_ms);
+    /// What requests in flight hold is renewed every `hold_ms`.
+    pub(super) fn due(&self, now_ms: i64, hold_ms: i64) -> Vec<Rc<Holder>> {
+        self.forget(now_ms - FORGOTTEN_MS);
         let mut due = Vec::new();
         let mut look = |holder: &Rc<Holder>| {
-            let next = holder.tick();
+            let next = holder.tick(now_ms, hold_ms);
             if next == Next::Renew {
                 due.push(Rc::clone(holder));
             }
@@ -113,12 +134,12 @@ impl Leases {
         due
     }
 
-    /// Requests that nobody ended: their reservations are over.
+    /// Requests that nobody ended.
     fn forget(&self, before_ms: i64) {
         self.requests.borrow_mut().retain(|_, taken| {
             let lives = taken.at_ms > before_ms;
             if !lives {
-                taken.holder.end(taken.estimate, 0);
+                taken.holder.end(&taken.ended(0));
             }
             lives
         });

@@ -2,28 +2,27 @@
 //! seeded from the ledger. Never fails: every question has an answer within `redis_timeout`, or `ledger_timeout`
 //! where a counter is seen for the first time.
 
+use super::back::Pending;
 use super::breaker::{Breaker, Degraded};
+use super::hold::Holding;
 use super::lease::{Holder, Leases};
 use super::memory::MemoryStore;
-use super::providers::Providers;
 use super::recall::Recall;
 use super::redis::{Clock, RedisStore};
-use super::settler::{Began, Job, Settler};
+use super::settler::{Job, Settler};
 use super::{
-    Admission, Answer, Ask, COUNTERS_SEEDED, LIMITER_FALLBACKS, Ledger, Mode, Options, Over, Refusal,
-    Reserve, SETTLEMENTS_LOST, Seed, Settlement, Slot, Store, StoreError, seeding,
+    Admission, Answer, Ask, Bound, COUNTERS_SEEDED, Hold, LEDGER_SLACK_MS, LIMITER_FALLBACKS, Leave, Leaves,
+    Ledger, Line, Options, Over, Place, Refusal, Reserve, SETTLEMENTS_LOST, Seed, Settlement, Slot, Store,
+    StoreError, Taken, seeding,
 };
-use crate::limit::{self, Counter, Counters};
-use chrono_tz::Tz;
-use contract::ids::{ProviderId, RequestId};
-use contract::money::NanoUsd;
-use contract::table::{Measure, Provider};
+use crate::limit::Counter;
+use contract::ids::ProviderId;
+use contract::table::Measure;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 /// Callers that wait for the same ledger answer stand in one of so many lines.
 const TURNS: usize = 64;
@@ -34,7 +33,6 @@ const SEED_ROUNDS: usize = 3;
 pub struct Shared {
     pub(super) options: Options,
     pub(super) memory: MemoryStore,
-    pub(super) providers: Providers,
     pub(super) degraded: Degraded,
     ledger: Option<Arc<dyn Ledger>>,
     turns: Box<[tokio::sync::Mutex<()>]>,
@@ -46,7 +44,6 @@ impl Shared {
         Arc::new(Self {
             memory: MemoryStore::new(&options),
             options,
-            providers: Providers::default(),
             degraded: Degraded::default(),
             ledger,
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
@@ -70,6 +67,7 @@ pub(super) struct Core {
     pub(super) redis: Option<RedisStore>,
     pub(super) breaker: Breaker,
     pub(super) leases: Leases,
+    pub(super) holding: Holding,
     recall: Recall,
 }
 
@@ -98,80 +96,106 @@ impl Limiter {
             redis,
             breaker: Breaker::default(),
             leases: Leases::default(),
+            holding: Holding::default(),
             recall: Recall::default(),
         });
         let settler = Settler::new(Rc::clone(&core), jobs);
         Ok((Self { core, queue, full: Rc::default() }, settler))
     }
 
-    /// Asks all counters at once and takes from all or none. Touches no store when there is nothing to ask.
-    /// Cancelled, it may have taken: settle the request all the same.
-    pub async fn reserve(&self, ask: &Ask<'_>) -> Admission {
-        let core = &*self.core;
-        if let Some(bound) = core.known(ask) {
-            return Admission::Admitted { bound };
+    /// Asks all counters at once and takes from all or none: the caller's, and those of the first provider in `line`
+    /// that has room. Touches no store when there is nothing to ask. Cancelled, it may have taken from the caller:
+    /// settle the request all the same.
+    pub async fn reserve(&self, ask: &Ask<'_>, line: Line<'_>) -> Admission {
+        let known = self.core.known(ask);
+        if let Some(bound) = known
+            && line.candidates.is_empty()
+        {
+            return Admission::Admitted { bound, place: None };
         }
         // Boxed, because the client's future is 10 KiB, which every request's would carry along.
-        match Box::pin(core.ask(&Reserve::of(ask))).await {
-            Answer::Taken { bound } => {
-                core.learn(ask, bound);
-                Admission::Admitted { bound }
+        Box::pin(self.ask(ask, line, known)).await
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, line: Line<'_>, known: Option<Option<ProviderId>>) -> Admission {
+        let core = &*self.core;
+        let reserve = match known {
+            Some(bound) => Reserve { counters: &[], bound: Bound::Known(bound), line, ..Reserve::of(ask) },
+            None => Reserve { line, ..Reserve::of(ask) },
+        };
+        let pending = Pending { limiter: self, ask, line, left: None, answered: false };
+        let (answer, is_certain) = core.ask(&reserve).await;
+        pending.answered(&answer, is_certain, known.is_none().then_some(ask.user));
+        let counted = known.is_none();
+        match answer {
+            Answer::Taken(taken) => {
+                if counted {
+                    core.learn(ask, taken.bound);
+                }
+                let place = place(line, &taken);
+                core.holding.begin(ask, counted, place.as_ref().and_then(|place| place.hold.as_ref()));
+                Admission::Admitted { bound: taken.bound, place }
             }
             Answer::Over(over) => Admission::Refused(refusal(&over, ask)),
-            Answer::Unseeded(_) => Admission::Admitted { bound: None },
+            Answer::Full => {
+                core.leases.undo(ask.request);
+                Admission::Full
+            }
+            Answer::Unseeded(_) => Admission::Admitted { bound: None, place: None },
         }
+    }
+
+    /// Moves an admitted request on: gives back what it held at the provider that it leaves, and takes from the
+    /// first of `line` that has room; all in one step. `None`: none has. A request that was never sent to the one
+    /// it leaves does not count there.
+    pub async fn switch(&self, ask: &Ask<'_>, left: Option<(Hold, bool)>, line: Line<'_>) -> Option<Place> {
+        if left.is_none() && line.candidates.iter().all(|one| one.counters.is_empty()) {
+            return (!line.candidates.is_empty()).then_some(Place { index: 0, hold: None });
+        }
+        Box::pin(self.ask_on(ask, left, line)).await
+    }
+
+    async fn ask_on(&self, ask: &Ask<'_>, left: Option<(Hold, bool)>, line: Line<'_>) -> Option<Place> {
+        let pending = Pending { limiter: self, ask, line, left: left.clone(), answered: false };
+        let leave = left.as_ref().map(|(hold, unsent)| Leave {
+            provider: hold.provider,
+            counters: &hold.counters,
+            session: if hold.fresh { Leaves::Goes } else { Leaves::Stays },
+            unsent: *unsent,
+        });
+        let bound = Bound::Known(None);
+        let reserve = Reserve { counters: &[], bound, line, leave, ..Reserve::of(ask) };
+        let (answer, is_certain) = self.core.ask(&reserve).await;
+        pending.answered(&answer, is_certain, None);
+        let place = match &answer {
+            Answer::Taken(taken) => place(line, taken),
+            Answer::Over(_) | Answer::Full | Answer::Unseeded(_) => None,
+        };
+        self.core.holding.moved(ask, place.as_ref().and_then(|place| place.hold.as_ref()));
+        place
     }
 
     /// Ends an admitted request, in the background. May be called from `Drop`. The first settlement of a request
     /// counts, later ones do nothing.
     pub fn settle(&self, mut settlement: Settlement) {
+        self.core.holding.end(settlement.request);
         self.core.leases.end(&mut settlement);
-        let counted = settlement.counters.iter().any(|c| c.limit.measure != Measure::Requests);
+        let lasts = |counter: &Counter| counter.limit.measure != Measure::Requests;
+        let counted = settlement.counters.iter().any(lasts);
         let bound = settlement.bind.is_some() && settlement.session.is_some();
-        let charged = settlement.provider.as_ref().is_some_and(|(_, counters)| !counters.is_empty());
-        if counted || charged || (bound && self.core.must_bind(&settlement)) {
+        let held = settlement.hold.as_ref().is_some_and(|hold| hold.counters.iter().any(lasts));
+        if counted || held || (bound && self.core.must_bind(&settlement)) {
             self.send(Job::Settle(Box::new(settlement)));
         }
     }
 
-    /// Counts a request, and its session, at a provider that limits requests or sessions, as it is sent there.
-    /// In the background; [`Limiter::settle`] ends it.
-    pub fn provider_began(&self, ask: &Ask<'_>, provider: &Provider, zone: Tz) {
-        let limited = |limit: &contract::table::Limit| limit.measure != Measure::Usd;
-        if provider.limits.iter().any(limited) {
-            let counters = limit::provider_counters(provider, zone, ask.now_ms);
-            let counters = counters.only(|counter| limited(&counter.limit));
-            self.send(Job::Began(Box::new(Began {
-                provider: provider.id,
-                counters,
-                request: ask.request,
-                session: ask.session.map(Arc::from),
-                now_ms: ask.now_ms,
-            })));
-        }
+    /// For tests that look behind it.
+    #[cfg(test)]
+    pub(super) fn core_for_tests(&self) -> &Core {
+        &self.core
     }
 
-    /// Which of its limits a provider has reached; `None`: it may be used. A provider full of sessions may
-    /// still serve the sessions that are bound to it. Answers from memory; what it says is at most about a
-    /// second old, and is renewed in the background.
-    pub fn provider_load(&self, provider: &Provider, zone: Tz, now_ms: i64) -> Option<Measure> {
-        if provider.limits.is_empty() {
-            return None;
-        }
-        let (over, stale) = self.core.shared.providers.look(provider.id, now_ms);
-        if stale {
-            let counters = limit::provider_counters(provider, zone, now_ms);
-            self.send(Job::Look { provider: provider.id, counters, now_ms });
-        }
-        over
-    }
-
-    /// Whether a provider is at one of its limits, see [`Limiter::provider_load`].
-    pub fn provider_over(&self, provider: &Provider, zone: Tz, now_ms: i64) -> bool {
-        self.provider_load(provider, zone, now_ms).is_some()
-    }
-
-    fn send(&self, job: Job) {
+    pub(super) fn send(&self, job: Job) {
         match self.queue.try_send(job) {
             Ok(()) => self.full.set(false),
             Err(error) => {
@@ -253,20 +277,26 @@ impl Core {
         holder.lent(&plan, lent.ok());
     }
 
-    /// A command to Redis failed.
+    /// A command to Redis failed. What is wrong with one owner's counters keeps nobody else from asking.
     pub(super) fn failed(&self, error: &StoreError) {
-        if self.breaker.failed(error, &self.shared.degraded) {
+        if !error.is_everybodys() {
+            self.shared.degraded.odd(error);
+        } else if self.breaker.failed(error, &self.shared.degraded) {
             // What memory knew of money is older than what was spent through Redis since.
             self.shared.memory.forget_bases();
         }
     }
 
-    /// The answer of Redis, or of memory.
-    pub(super) async fn ask(&self, reserve: &Reserve<'_>) -> Answer {
+    /// The answer of Redis, or of memory; and whether Redis has certainly not taken anything beside it.
+    pub(super) async fn ask(&self, reserve: &Reserve<'_>) -> (Answer, bool) {
+        let mut is_certain = true;
         if let Some(redis) = self.usable() {
             match self.admit(redis, reserve).await {
-                Ok(answer) => return answer,
-                Err(error) => self.failed(&error),
+                Ok(answer) => return (answer, true),
+                Err(error) => {
+                    is_certain = !error.may_have_happened();
+                    self.failed(&error);
+                }
             }
         }
         if self.redis.is_some() {
@@ -274,11 +304,23 @@ impl Core {
             self.shared.degraded.touch(reserve.now_ms);
         }
         // Memory has no reason to fail but counters that are forgotten as fast as they are seeded.
-        self.admit(&self.shared.memory, reserve).await.unwrap_or(Answer::Taken { bound: None })
+        let answer = self.admit(&self.shared.memory, reserve).await;
+        (answer.unwrap_or(Answer::Taken(Taken::default())), is_certain)
+    }
+
+    async fn admit<S: Store>(&self, store: &S, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
+        if reserve.is_apart() {
+            return self.one_by_one(store, reserve).await;
+        }
+        self.together(store, reserve).await
     }
 
     /// Asks the store; seeds what it does not know and asks again.
-    async fn admit<S: Store>(&self, store: &S, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
+    pub(super) async fn together<S: Store>(
+        &self,
+        store: &S,
+        reserve: &Reserve<'_>,
+    ) -> Result<Answer, StoreError> {
         let answer = store.reserve(reserve).await?;
         if !matches!(answer, Answer::Unseeded(_)) {
             return Ok(answer);
@@ -296,7 +338,7 @@ impl Core {
             };
             let seeds = match &turn {
                 Ok(_) => self.seeds(reserve, &missing).await,
-                Err(_) => missing.iter().map(|&index| Seed { index, known: None }).collect(),
+                Err(_) => missing.iter().map(|&index| Seed::provisional(index)).collect(),
             };
             store.seed(reserve, &seeds).await?;
             drop(turn);
@@ -310,19 +352,20 @@ impl Core {
 
     /// What the ledger knows; where it does not answer in time, provisional seeds.
     async fn seeds(&self, reserve: &Reserve<'_>, missing: &[usize]) -> Vec<Seed> {
-        let counter = |index: usize| &reserve.counters[index];
         let now = reserve.now_ms;
+        let missing: Vec<(usize, &Counter)> =
+            missing.iter().filter_map(|&index| Some((index, reserve.counter(index)?.0))).collect();
         let Some(ledger) = &self.shared.ledger else {
-            return missing.iter().map(|&index| seeding::seed(index, counter(index), &[], now)).collect();
+            return missing.iter().map(|(index, counter)| seeding::seed(*index, counter, &[], now)).collect();
         };
-        let queries: Vec<_> = missing.iter().map(|&index| seeding::query(counter(index), now)).collect();
+        let queries: Vec<_> = missing.iter().map(|(_, counter)| seeding::query(counter, now)).collect();
         let asked = tokio::time::timeout(self.shared.options.ledger_timeout, ledger.spent(&queries)).await;
         let count = missing.len() as u64;
         match asked {
             Ok(Ok(sums)) if sums.len() == missing.len() => {
                 metrics::counter!(COUNTERS_SEEDED, "source" => "ledger").increment(count);
                 let seeds = missing.iter().zip(sums);
-                seeds.map(|(&index, sums)| seeding::seed(index, counter(index), &sums, now)).collect()
+                seeds.map(|((index, counter), sums)| seeding::seed(*index, counter, &sums, now)).collect()
             }
             other => {
                 let reason = match other {
@@ -332,29 +375,29 @@ impl Core {
                 };
                 tracing::debug!(reason, "money counters begin without the ledger and ask it again soon");
                 metrics::counter!(COUNTERS_SEEDED, "source" => "provisional").increment(count);
-                missing.iter().map(|&index| Seed { index, known: None }).collect()
+                missing.iter().map(|(index, _)| Seed::provisional(*index)).collect()
             }
         }
     }
+}
 
-    /// Asks how a provider stands and remembers it.
-    pub(super) async fn look(&self, provider: ProviderId, counters: &Counters, now_ms: i64) {
-        let reserve = Reserve {
-            slot: Slot::Provider(provider),
-            mode: Mode::Check,
-            request: RequestId(Uuid::nil()),
-            now_ms,
-            counters,
-            estimate: NanoUsd(0),
-            session: None,
-            session_ttl: Duration::ZERO,
-        };
-        let over = match self.ask(&reserve).await {
-            Answer::Over(over) => counters.get(over.index).map(|counter| counter.limit.measure),
-            Answer::Taken { .. } | Answer::Unseeded(_) => None,
-        };
-        self.shared.providers.learn(provider, now_ms, over);
+impl Seed {
+    fn provisional(index: usize) -> Self {
+        Self { index, known: None, behind_ms: LEDGER_SLACK_MS }
     }
+}
+
+/// Who of the line has taken it.
+fn place(line: Line<'_>, taken: &Taken) -> Option<Place> {
+    let index = taken.at?;
+    let one = line.candidates.get(index)?;
+    let hold = (!one.counters.is_empty()).then(|| Hold {
+        provider: one.provider,
+        counters: one.counters.clone(),
+        estimate: one.estimate,
+        fresh: taken.fresh,
+    });
+    Some(Place { index, hold })
 }
 
 fn refusal(over: &Over, ask: &Ask<'_>) -> Refusal {

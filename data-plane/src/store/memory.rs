@@ -5,11 +5,13 @@ mod account;
 mod money;
 
 use self::account::Account;
-use super::{Answer, Charge, Options, Reserve, Seed, Slot, Store, StoreError, ms};
+use super::{Answer, Bound, Charge, Leave, Mode, Options, Reserve, Seed, Slot, Store, StoreError, Taken, ms};
+use contract::ids::ProviderId;
+use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Locks; users that share one wait for each other for microseconds.
 const SHARDS: usize = 64;
@@ -66,15 +68,104 @@ impl MemoryStore {
         Terms { epoch: self.epoch.load(Ordering::Relaxed), ..self.terms }
     }
 
-    fn with<T>(&self, slot: Slot, now_ms: i64, work: impl FnOnce(&mut Account) -> T) -> T {
-        let shard = usize::try_from(self.hasher.hash_one(slot) % SHARDS as u64).unwrap_or_default();
-        // A panic under the lock leaves counters that are each valid.
-        let mut shard = self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner);
-        make_room(&mut shard, slot, now_ms);
-        let account = shard.accounts.entry(slot).or_default();
-        account.used_ms = now_ms;
-        work(account)
+    fn shard(&self, slot: Slot) -> usize {
+        usize::try_from(self.hasher.hash_one(slot) % SHARDS as u64).unwrap_or_default()
     }
+
+    fn with<T>(&self, slot: Slot, now_ms: i64, work: impl FnOnce(&mut Account) -> T) -> T {
+        let mut locked = self.locked([slot].into_iter(), now_ms);
+        work(locked.account(slot))
+    }
+
+    /// All of these accounts at once.
+    fn locked(&self, slots: impl Iterator<Item = Slot>, now_ms: i64) -> Locked<'_> {
+        let mut wanted: SmallVec<[usize; 10]> = slots.map(|slot| self.shard(slot)).collect();
+        // Always in the same order, so that nobody waits for somebody who waits for him.
+        wanted.sort_unstable();
+        wanted.dedup();
+        let lock = |at: usize| {
+            // A panic under the lock leaves counters that are each valid.
+            (at, self.shards[at].lock().unwrap_or_else(PoisonError::into_inner))
+        };
+        Locked { memory: self, shards: wanted.into_iter().map(lock).collect(), now_ms }
+    }
+}
+
+/// The shards that one question needs.
+struct Locked<'a> {
+    memory: &'a MemoryStore,
+    shards: SmallVec<[(usize, MutexGuard<'a, Shard>); 10]>,
+    now_ms: i64,
+}
+
+impl Locked<'_> {
+    fn account(&mut self, slot: Slot) -> &mut Account {
+        let wanted = self.memory.shard(slot);
+        let at = self.shards.iter().position(|(at, _)| *at == wanted).unwrap_or_default();
+        let shard = &mut *self.shards[at].1;
+        make_room(shard, slot, self.now_ms);
+        let account = shard.accounts.entry(slot).or_default();
+        account.used_ms = self.now_ms;
+        account
+    }
+
+    fn reserve(&mut self, reserve: &Reserve<'_>, terms: Terms) -> Answer {
+        let line = reserve.line.candidates;
+        if reserve.mode == Mode::Back {
+            let own = (reserve.slot, reserve.counters);
+            let theirs = line.iter().map(|one| (Slot::Provider(one.provider), &*one.counters));
+            for (slot, counters) in std::iter::once(own).chain(theirs) {
+                self.account(slot).give_back(counters, reserve, (reserve.leaves, reserve.unsent), terms);
+            }
+            return Answer::Taken(Taken::default());
+        }
+        if let Some(Leave { provider, counters, session, unsent }) = reserve.leave {
+            let account = self.account(Slot::Provider(provider));
+            account.give_back(counters, reserve, (session, unsent), terms);
+        }
+        let force = reserve.mode == Mode::Force;
+        if !force
+            && let Some(answer) = self.account(reserve.slot).obstacle(reserve.counters, 0, reserve, terms)
+        {
+            return answer;
+        }
+        let bound = match reserve.bound {
+            Bound::Known(bound) => bound,
+            Bound::Ask => self.account(reserve.slot).bound(reserve.session, reserve.now_ms),
+        };
+        let mut chosen = None;
+        for (at, one) in reserve.order(bound) {
+            let from =
+                reserve.counters.len() + line[..at].iter().map(|one| one.counters.len()).sum::<usize>();
+            let account = self.account(Slot::Provider(one.provider));
+            match account.obstacle(&one.counters, from, reserve, terms) {
+                Some(Answer::Unseeded(missing)) if !force => return Answer::Unseeded(missing),
+                Some(_) if !force => {}
+                Some(_) | None => {
+                    chosen = Some((at, one));
+                    break;
+                }
+            }
+        }
+        if chosen.is_none() && !line.is_empty() && reserve.line.complete {
+            return Answer::Full;
+        }
+        if reserve.mode == Mode::Check {
+            return Answer::Taken(Taken::default());
+        }
+        let own = self.account(reserve.slot).take(reserve.counters, reserve, reserve.estimate, terms);
+        let fresh = chosen.map_or(own, |(_, one)| {
+            let account = self.account(Slot::Provider(one.provider));
+            account.take(&one.counters, reserve, one.estimate, terms)
+        });
+        Answer::Taken(Taken { bound, at: chosen.map(|(at, _)| at), fresh })
+    }
+}
+
+fn slots<'a>(reserve: &'a Reserve<'_>) -> impl Iterator<Item = Slot> + 'a {
+    let theirs = reserve.line.candidates.iter().map(|one| one.provider);
+    let left = reserve.leave.map(|leave| -> ProviderId { leave.provider });
+    std::iter::once(reserve.slot).chain(theirs.chain(left).map(Slot::Provider))
 }
 
 fn make_room(shard: &mut Shard, slot: Slot, now_ms: i64) {
@@ -95,22 +186,35 @@ fn make_room(shard: &mut Shard, slot: Slot, now_ms: i64) {
 
 impl Store for MemoryStore {
     async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
-        if reserve.counters.is_empty() && reserve.session.is_none() {
-            return Ok(Answer::Taken { bound: None });
+        if reserve.counters.is_empty()
+            && reserve.session.is_none()
+            && reserve.line.candidates.is_empty()
+            && reserve.leave.is_none()
+        {
+            return Ok(Answer::Taken(Taken::default()));
         }
-        let terms = self.terms();
-        Ok(self.with(reserve.slot, reserve.now_ms, |account| account.reserve(reserve, terms)))
+        Ok(self.locked(slots(reserve), reserve.now_ms).reserve(reserve, self.terms()))
     }
 
     async fn seed(&self, reserve: &Reserve<'_>, seeds: &[Seed]) -> Result<(), StoreError> {
         let terms = self.terms();
-        self.with(reserve.slot, reserve.now_ms, |account| account.seed(reserve, seeds, terms));
+        for seed in seeds {
+            if let Some((counter, slot)) = reserve.counter(seed.index) {
+                self.with(slot, reserve.now_ms, |account| account.seed(counter, seed, reserve.now_ms, terms));
+            }
+        }
         Ok(())
     }
 
     async fn settle(&self, charge: &Charge<'_>) -> Result<bool, StoreError> {
         let terms = self.terms();
-        Ok(self.with(charge.slot, charge.now_ms, |account| account.settle(charge, terms)))
+        if let Some((provider, counters, stays)) = charge.provider {
+            let theirs = Charge { counters, bind: None, provider: None, ..*charge };
+            self.with(Slot::Provider(provider), charge.now_ms, |account| {
+                account.settle(&theirs, stays, terms)
+            });
+        }
+        Ok(self.with(charge.slot, charge.now_ms, |account| account.settle(charge, true, terms)))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Names of Redis keys and the text form of counters, written into one buffer per command. Pure.
 //!
-//! All keys of a user or provider share a hash tag, so that they lie in one slot of a cluster.
+//! All keys of an owner's users and providers share a hash tag, so that they lie in one slot of a cluster and one
+//! script may touch them all. Under the first naming it was one tag per user and per provider.
 
-use super::{Reserve, Slot, ms};
+use super::{Home, Reserve, Slot, ms};
 use crate::limit::Counter;
 use bytes::{Bytes, BytesMut};
 use contract::ids::RequestId;
-use contract::table::{Measure, Scope};
+use contract::table::{CounterNaming, Measure, Scope};
 use contract::window::Span;
 use smallvec::SmallVec;
 use std::fmt::Write;
@@ -91,38 +92,61 @@ impl Pack {
         self.parts.len()
     }
 
-    fn slot(&mut self, slot: Slot) {
+    /// Where what is no counter lies: `sw:{o1}:u42:`, under the first naming `sw:{u42}:`.
+    fn slot(&mut self, home: Home, slot: Slot) {
         let (word, id) = match slot {
-            Slot::User(id) => ("sw:{u", id.0),
-            Slot::Provider(id) => ("sw:{p", id.0),
+            Slot::User(id) => ("u", id.0),
+            Slot::Provider(id) => ("p", id.0),
         };
-        self.word(word);
-        self.digits(id);
-        self.word("}:");
+        self.word("sw:{");
+        if home.naming == CounterNaming::ByOwner {
+            self.word("o");
+            self.digits(home.owner.0);
+            self.word("}:");
+            self.word(word);
+            self.digits(id);
+            self.word(":");
+        } else {
+            self.word(word);
+            self.digits(id);
+            self.word("}:");
+        }
     }
 
-    /// `sw:{u42}:b:<session>`: which provider serves the session.
-    pub(super) fn binding_key(&mut self, slot: Slot, session: Option<&str>) {
-        self.slot(slot);
+    /// `sw:{o1}:u42:b:<session>`: which provider serves the session.
+    pub(super) fn binding_key(&mut self, home: Home, slot: Slot, session: Option<&str>) {
+        self.slot(home, slot);
         self.word("b:");
         self.session(session.unwrap_or_default());
         self.end();
     }
 
-    /// `sw:{u42}:done:<time>`: requests that have been settled.
-    pub(super) fn settled_key(&mut self, slot: Slot, request: RequestId) {
-        self.slot(slot);
+    /// `sw:{o1}:u42:done:<time>`: requests that have been settled.
+    pub(super) fn settled_key(&mut self, home: Home, slot: Slot, request: RequestId) {
+        self.slot(home, slot);
         self.word("done:");
         self.number(id_ms(request) / SETTLED_BUCKET_MS);
     }
 
-    /// `sw:{u42}:k7:$d:<start>`; two counters that count differently never share a key.
+    /// The keys of a group of counters, as the scripts take them: of each counter its own, of requests also that
+    /// of what was lent of them; then of each money entity two.
+    pub(super) fn group_keys(&mut self, counters: &[Counter], words: &[Said<'_>]) {
+        for words in words {
+            self.shared(&words.key);
+            if !words.lent.is_empty() {
+                self.shared(&words.lent);
+            }
+        }
+        owners(counters, words).for_each(|words| self.entity_keys(words));
+    }
+
+    /// `sw:{o1}:k7:$d:<start>`; two counters that count differently never share a key.
     pub(super) fn counter_key(&mut self, words: &Words) {
         self.shared(&words.key);
     }
 
     /// The two keys of a money entity: `…:l` leases, `…:a` amounts.
-    pub(super) fn entity_keys(&mut self, words: &Words) {
+    fn entity_keys(&mut self, words: &Words) {
         self.shared(&words.leases);
         self.shared(&words.amounts);
     }
@@ -157,31 +181,46 @@ impl Pack {
     }
 
     /// The specs of all counters in one part.
-    pub(super) fn specs<'a>(&mut self, list: impl Iterator<Item = &'a Words>) {
+    pub(super) fn specs(&mut self, list: &[Said<'_>]) {
         for words in list {
             self.buffer.extend_from_slice(&words.spec);
             self.word(";");
         }
         self.end();
     }
+
+    /// The same, behind what the request is expected to cost and what else is to be said.
+    pub(super) fn priced_specs(&mut self, estimate: i64, provider: Option<i64>, list: &[Said<'_>]) {
+        self.digits(estimate.max(0));
+        self.word(" ");
+        if let Some(provider) = provider {
+            self.digits(provider);
+            self.word(" ");
+        }
+        self.specs(list);
+    }
 }
 
 /// What the commands say of a counter. The same for as long as the counter is.
 pub(super) struct Words {
+    home: Home,
     slot: Slot,
     entity: usize,
     keep: Keep,
-    key: Bytes,
+    pub(super) key: Bytes,
+    /// Where what was lent of requests is counted; empty of other counters.
+    lent: Bytes,
     spec: Bytes,
     leases: Bytes,
     amounts: Bytes,
 }
 
 impl Words {
-    fn new(slot: Slot, counter: &Counter, entity: usize, keep: Keep) -> Self {
-        let prefix = match slot {
-            Slot::User(id) => format!("sw:{{u{id}}}:"),
-            Slot::Provider(id) => format!("sw:{{p{id}}}:"),
+    fn new(home: Home, slot: Slot, counter: &Counter, entity: usize, keep: Keep) -> Self {
+        let prefix = match (home.naming, slot) {
+            (CounterNaming::ByOwner, _) => format!("sw:{{o{}}}:", home.owner),
+            (CounterNaming::ByUser, Slot::User(id)) => format!("sw:{{u{id}}}:"),
+            (CounterNaming::ByUser, Slot::Provider(id)) => format!("sw:{{p{id}}}:"),
         };
         let owner = match counter.scope {
             Scope::Key(id) => format!("{prefix}k{id}:"),
@@ -201,11 +240,17 @@ impl Words {
                 (None, None) => {}
             }
         }
+        let lent = match counter.limit.measure {
+            Measure::Requests => format!("{key}:l"),
+            Measure::Sessions | Measure::Usd => String::new(),
+        };
         Self {
+            home,
             slot,
             entity,
             keep,
             key: key.into(),
+            lent: lent.into(),
             spec: spec(counter, entity, keep).into(),
             leases: format!("{owner}l").into(),
             amounts: format!("{owner}a").into(),
@@ -214,13 +259,23 @@ impl Words {
 }
 
 /// The words of every counter, in order.
-pub(super) fn words<'a>(slot: Slot, counters: &'a [Counter], keep: Keep) -> SmallVec<[Said<'a>; 16]> {
+pub(super) fn words<'a>(
+    home: Home,
+    slot: Slot,
+    counters: &'a [Counter],
+    keep: Keep,
+) -> SmallVec<[Said<'a>; 16]> {
     let owners = entities(counters);
     let said = |counter: &'a Counter| {
         let entity = owners.iter().position(|scope| *scope == counter.scope).unwrap_or_default();
-        let new = || Words::new(slot, counter, entity, keep);
+        let new = || Words::new(home, slot, counter, entity, keep);
         match counter.words.get_or_make(new) {
-            Some(words) if words.slot == slot && words.entity == entity && words.keep == keep => {
+            Some(words)
+                if words.slot == slot
+                    && words.home == home
+                    && words.entity == entity
+                    && words.keep == keep =>
+            {
                 Said::Known(words)
             }
             // A counter that is asked for in another company.
@@ -316,7 +371,7 @@ fn entities(counters: &[Counter]) -> SmallVec<[Scope; 2]> {
 }
 
 /// One counter of each of them, in their order.
-pub(super) fn owners<'a>(counters: &'a [Counter], words: &'a [Said<'a>]) -> impl Iterator<Item = &'a Words> {
+fn owners<'a>(counters: &'a [Counter], words: &'a [Said<'a>]) -> impl Iterator<Item = &'a Words> {
     entities(counters).into_iter().filter_map(move |scope| {
         let at = counters.iter().position(|counter| counter.is_money() && counter.scope == scope)?;
         Some(&*words[at])
@@ -334,6 +389,7 @@ impl Reserve<'_> {
             super::Mode::Take => "take",
             super::Mode::Check => "check",
             super::Mode::Force => "force",
+            super::Mode::Back => "back",
         }
     }
 }

@@ -4,10 +4,11 @@
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
 use super::lease::{Lent, Wish};
-use super::naming::{Keep, Pack, Parts, member_ttl, owners, words};
+use super::naming::{Keep, Pack, Parts, member_ttl, words};
 use super::{
-    Answer, Charge, Known, LEDGER_SLACK_MS, Options, Over, Reserve, Seed, Slot, Store, StoreError, ms,
+    Answer, Bound, Charge, Known, Leaves, Options, Over, Reserve, Seed, Slot, Store, StoreError, Taken, ms,
 };
+use crate::limit::Counter;
 use contract::ids::ProviderId;
 use contract::table::Measure;
 use fred::bytes_utils::Str;
@@ -16,6 +17,7 @@ use fred::prelude::{
     Builder, Client, ClientLike, Config, Error, ErrorKind, Expiration, Key, KeysInterface, ReconnectPolicy,
     TcpConfig, Value,
 };
+use smallvec::SmallVec;
 use std::cell::OnceCell;
 use std::time::Duration;
 
@@ -25,6 +27,10 @@ const RECONNECT_MS: (u32, u32) = (50, 2_000);
 const UNRESPONSIVE: Duration = Duration::from_secs(2);
 /// One attempt to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is written to see whether Redis takes writes, and for how long it stays.
+const PROBE_KEY: &str = "sw:probe";
+const PROBE_TTL_MS: i64 = 1_000;
 
 /// Whose clock decides what has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,16 +101,17 @@ impl RedisStore {
             reservation_ttl: options.reservation_ttl,
             provisional_ttl: options.provisional_ttl,
             reserve: Script::new(concat!(include_str!("count.lua"), include_str!("reserve.lua"))),
-            settle: Script::new(include_str!("settle.lua")),
+            settle: Script::new(concat!(include_str!("count.lua"), include_str!("settle.lua"))),
             seed: Script::new(include_str!("seed.lua")),
             lease: Script::new(concat!(include_str!("count.lua"), include_str!("lease.lua"))),
         })
     }
 
-    /// Whether Redis answers at all.
+    /// Whether Redis answers and takes writes.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.connected()?;
-        self.client.ping::<()>(None).await.map_err(failure)
+        let ttl = Some(Expiration::PX(PROBE_TTL_MS));
+        self.client.set::<(), _, _>(PROBE_KEY, 1, ttl, None, false).await.map_err(failure)
     }
 
     fn connected(&self) -> Result<(), StoreError> {
@@ -148,12 +155,11 @@ impl RedisStore {
     /// Lends a slice of the counters.
     pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<Lent, StoreError> {
         let slot = Slot::User(wish.user);
-        let words = words(slot, wish.counters, self.keep(self.session_ttl));
+        let words = words(wish.home, slot, wish.counters, self.keep(self.session_ttl));
         let mut pack = Pack::new();
-        words.iter().for_each(|words| pack.counter_key(words));
-        owners(wish.counters, &words).for_each(|words| pack.entity_keys(words));
+        pack.group_keys(wish.counters, &words);
         for (session, _) in wish.sessions {
-            pack.binding_key(slot, Some(session));
+            pack.binding_key(wish.home, slot, Some(session));
         }
         let keys = pack.len();
         pack.bytes(wish.holder.0.as_bytes());
@@ -170,7 +176,7 @@ impl RedisStore {
         pack.number(ms(self.session_ttl));
         pack.number(wish.least.0);
         pack.number(wish.least.1);
-        pack.specs(words.iter().map(|words| &**words));
+        pack.specs(&words);
         pack.number(i64::try_from(wish.sessions.len()).unwrap_or_default());
         for (session, provider) in wish.sessions {
             pack.member(wish.holder, Some(session));
@@ -192,17 +198,18 @@ impl RedisStore {
     async fn binding(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
         self.connected()?;
         let mut pack = Pack::new();
-        pack.binding_key(reserve.slot, reserve.session);
+        pack.binding_key(reserve.home, reserve.slot, reserve.session);
         let key = Key::from(pack.seal().whole());
         let value: Value = self.client.get(key).await.map_err(failure)?;
-        Ok(Answer::Taken { bound: value.as_i64().map(ProviderId) })
+        let bound = value.as_i64().map(ProviderId);
+        Ok(Answer::Taken(Taken { bound, ..Taken::default() }))
     }
 
     /// Refreshes a session's binding, when there is no counter to settle.
     async fn bind(&self, charge: &Charge<'_>, provider: ProviderId) -> Result<(), StoreError> {
         self.connected()?;
         let mut pack = Pack::new();
-        pack.binding_key(charge.slot, charge.session);
+        pack.binding_key(charge.home, charge.slot, charge.session);
         let key = Key::from(pack.seal().whole());
         let ttl = Expiration::PX(ms(self.session_ttl));
         self.client.set::<(), _, _>(key, provider.0, Some(ttl), None, false).await.map_err(failure)
@@ -211,28 +218,15 @@ impl RedisStore {
 
 impl Store for RedisStore {
     async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
-        if reserve.counters.is_empty() {
-            return match reserve.session {
-                Some(_) => self.binding(reserve).await,
-                None => Ok(Answer::Taken { bound: None }),
+        if reserve.counters.is_empty() && reserve.line.candidates.is_empty() && reserve.leave.is_none() {
+            return match (reserve.session, reserve.bound) {
+                (Some(_), Bound::Ask) => self.binding(reserve).await,
+                (_, Bound::Known(bound)) => Ok(Answer::Taken(Taken { bound, ..Taken::default() })),
+                (None, Bound::Ask) => Ok(Answer::Taken(Taken::default())),
             };
         }
-        let keep = self.keep(reserve.session_ttl);
-        let words = words(reserve.slot, reserve.counters, keep);
-        let mut pack = Pack::new();
-        pack.binding_key(reserve.slot, reserve.session);
-        words.iter().for_each(|words| pack.counter_key(words));
-        owners(reserve.counters, &words).for_each(|words| pack.entity_keys(words));
-        let keys = pack.len();
-        pack.bytes(reserve.mode_word().as_bytes());
-        pack.number(self.now(reserve.now_ms));
-        pack.bytes(reserve.request.0.as_bytes());
-        pack.number(reserve.estimate.0.max(0));
-        pack.number(ms(self.reservation_ttl));
-        pack.member(reserve.request, reserve.session);
-        pack.number(member_ttl(reserve.session, keep));
-        pack.specs(words.iter().map(|words| &**words));
-        answer(self.run(&self.reserve, &pack.seal(), keys).await?)
+        let (parts, keys) = self.question(reserve);
+        answer(self.run(&self.reserve, &parts, keys).await?)
     }
 
     async fn seed(&self, reserve: &Reserve<'_>, seeds: &[Seed]) -> Result<(), StoreError> {
@@ -242,44 +236,55 @@ impl Store for RedisStore {
             if seeds.is_empty() {
                 continue;
             }
-            let words = words(reserve.slot, reserve.counters, self.keep(reserve.session_ttl));
+            let keep = self.keep(reserve.session_ttl);
+            let found: Vec<((&Counter, Slot), &Seed)> =
+                seeds.iter().filter_map(|seed| Some((reserve.counter(seed.index)?, *seed))).collect();
+            let said: Vec<_> = found
+                .iter()
+                .map(|((counter, slot), _)| words(reserve.home, *slot, std::slice::from_ref(*counter), keep))
+                .collect();
             let mut pack = Pack::new();
-            seeds.iter().for_each(|seed| pack.counter_key(&words[seed.index]));
+            said.iter().flatten().for_each(|words| pack.counter_key(words));
+            let keys = pack.len();
             pack.number(self.now(reserve.now_ms));
             pack.number(ttl);
-            for seed in &seeds {
-                pack.spec(&words[seed.index]);
+            pack.number(seeds.iter().map(|seed| seed.behind_ms).max().unwrap_or_default());
+            for (words, (_, seed)) in said.iter().flatten().zip(&found) {
+                pack.spec(words);
                 pack.known(seed.known.as_ref());
             }
-            self.run(&self.seed, &pack.seal(), seeds.len()).await?;
+            self.run(&self.seed, &pack.seal(), keys).await?;
         }
         Ok(())
     }
 
     async fn settle(&self, charge: &Charge<'_>) -> Result<bool, StoreError> {
         // Requests were counted when they were admitted, and stay counted.
-        let counted = charge.counters.iter().any(|counter| counter.limit.measure != Measure::Requests);
+        let lasts = |counter: &&Counter| counter.limit.measure != Measure::Requests;
         let bind = charge.bind.filter(|_| charge.session.is_some());
-        if !counted {
+        let provider = charge.provider.filter(|(_, counters, _)| counters.iter().any(|one| lasts(&one)));
+        if provider.is_none() && !charge.counters.iter().any(|one| lasts(&one)) {
             if let Some(provider) = bind {
                 self.bind(charge, provider).await?;
             }
             return Ok(true);
         }
         let keep = self.keep(self.session_ttl);
-        let words = words(charge.slot, charge.counters, keep);
-        let counted = || {
-            let pairs = charge.counters.iter().zip(&words);
-            pairs.filter(|(counter, _)| counter.limit.measure != Measure::Requests).map(|(_, words)| &**words)
+        let caller = words(charge.home, charge.slot, charge.counters, keep);
+        let theirs = match provider {
+            Some((id, counters, _)) => words(charge.home, Slot::Provider(id), counters, keep),
+            None => SmallVec::new(),
         };
         let mut pack = Pack::new();
-        pack.settled_key(charge.slot, charge.request);
-        pack.binding_key(charge.slot, charge.session);
-        counted().for_each(|words| pack.counter_key(words));
-        owners(charge.counters, &words).for_each(|words| pack.entity_keys(words));
+        pack.settled_key(charge.home, charge.slot, charge.request);
+        pack.binding_key(charge.home, charge.slot, charge.session);
+        pack.group_keys(charge.counters, &caller);
+        if let Some((_, counters, _)) = provider {
+            pack.group_keys(counters, &theirs);
+        }
         let keys = pack.len();
+        pack.number(charge.age_ms);
         pack.number(self.now(charge.now_ms));
-        pack.number(charge.now_ms);
         pack.bytes(charge.request.0.as_bytes());
         pack.number(charge.actual.0.max(0));
         pack.member(charge.request, charge.session);
@@ -290,10 +295,64 @@ impl Store for RedisStore {
         }
         pack.number(ms(self.session_ttl));
         pack.number(ms(self.reservation_ttl));
-        pack.number(LEDGER_SLACK_MS);
-        pack.specs(counted());
+        pack.number(i64::from(provider.is_some_and(|(_, _, stays)| stays)));
+        pack.specs(&caller);
+        pack.specs(&theirs);
         let first = self.run(&self.settle, &pack.seal(), keys).await?;
         Ok(first.as_i64() == Some(1))
+    }
+}
+
+impl RedisStore {
+    /// The command for `reserve.lua`, and how many of its parts are keys.
+    fn question(&self, reserve: &Reserve<'_>) -> (Parts, usize) {
+        let keep = self.keep(reserve.session_ttl);
+        let said = |slot, counters| words(reserve.home, slot, counters, keep);
+        let own = said(reserve.slot, reserve.counters);
+        let left = reserve.leave.map(|leave| (leave, said(Slot::Provider(leave.provider), leave.counters)));
+        let line: SmallVec<[_; 8]> = reserve
+            .line
+            .candidates
+            .iter()
+            .map(|one| (one, said(Slot::Provider(one.provider), &one.counters)))
+            .collect();
+        let mut pack = Pack::new();
+        pack.binding_key(reserve.home, reserve.slot, reserve.session);
+        pack.group_keys(reserve.counters, &own);
+        if let Some((leave, words)) = &left {
+            pack.group_keys(leave.counters, words);
+        }
+        line.iter().for_each(|(one, words)| pack.group_keys(&one.counters, words));
+        let keys = pack.len();
+        pack.bytes(reserve.mode_word().as_bytes());
+        pack.number(self.now(reserve.now_ms));
+        pack.bytes(reserve.request.0.as_bytes());
+        pack.number(ms(self.reservation_ttl));
+        pack.member(reserve.request, reserve.session);
+        pack.number(member_ttl(reserve.session, keep));
+        match reserve.bound {
+            Bound::Ask => pack.bytes(b"?"),
+            Bound::Known(Some(provider)) => pack.number(provider.0),
+            Bound::Known(None) => pack.bytes(b""),
+        }
+        pack.number(i64::from(reserve.line.complete));
+        match reserve.leave.map_or(reserve.leaves, |leave| leave.session) {
+            Leaves::Stays => pack.bytes(b"k"),
+            Leaves::Goes => pack.bytes(b"a"),
+            Leaves::Since(age_ms) => pack.number(age_ms),
+        }
+        let unsent = reserve.leave.map_or(reserve.unsent, |leave| leave.unsent);
+        pack.number(i64::from(unsent));
+        pack.priced_specs(reserve.estimate.0, None, &own);
+        match &left {
+            Some((_, words)) => pack.priced_specs(0, None, words),
+            None => pack.bytes(b""),
+        }
+        for (one, words) in &line {
+            let provider = if one.reusable { one.provider.0 } else { 0 };
+            pack.priced_specs(one.estimate.0, Some(provider), words);
+        }
+        (pack.seal(), keys)
     }
 }
 
@@ -311,13 +370,36 @@ impl Pack {
     }
 }
 
+/// First words of errors by which a server says that it takes no writes, whatever they are.
+const UNWRITABLE: [&str; 9] =
+    ["READONLY", "OOM", "MISCONF", "NOREPLICAS", "MASTERDOWN", "LOADING", "BUSY", "CLUSTERDOWN", "TRYAGAIN"];
+/// First words of errors that mean this client, and so all that it asks.
+const CLIENT: [&str; 6] = ["NOAUTH", "NOPERM", "WRONGPASS", "MOVED", "ASK", "UNKILLABLE"];
+
 fn failure(error: Error) -> StoreError {
     match error.kind() {
         ErrorKind::Timeout => StoreError::Timeout,
         ErrorKind::IO | ErrorKind::Canceled | ErrorKind::Routing | ErrorKind::Backpressure => {
             StoreError::Disconnected
         }
-        _ => StoreError::Protocol(error.details().chars().take(200).collect()),
+        _ => said(error.details()),
+    }
+}
+
+/// What an error that the server itself answered is about. A script's error carries the word of the command that
+/// failed in it, so any other word is about the keys that the script was given.
+fn said(details: &str) -> StoreError {
+    let text = || details.chars().take(200).collect();
+    let word = details.trim_start_matches("ERR ").split([' ', ':']).next().unwrap_or_default();
+    let any = |words: &[&str]| {
+        words.contains(&word) || words.iter().any(|word| details.contains(&format!("-{word} ")))
+    };
+    if any(&UNWRITABLE) {
+        StoreError::Unwritable(text())
+    } else if any(&CLIENT) || !(details.contains("script") || word == "WRONGTYPE") {
+        StoreError::Protocol(text())
+    } else {
+        StoreError::Keys(text())
     }
 }
 
@@ -327,7 +409,11 @@ fn answer(value: Value) -> Result<Answer, StoreError> {
     let number = |at: usize| words.get(at).and_then(Value::as_i64);
     let index = |value: i64| usize::try_from(value).ok();
     match number(0) {
-        Some(0) => Ok(Answer::Taken { bound: number(1).map(ProviderId) }),
+        Some(0) => {
+            let bound = number(1).map(ProviderId);
+            let at = number(2).and_then(|at| index(at - 1));
+            Ok(Answer::Taken(Taken { bound, at, fresh: number(3) == Some(1) }))
+        }
         Some(1) => {
             let known = |at| number(at).filter(|value| *value > 0);
             let over = || {
@@ -344,6 +430,7 @@ fn answer(value: Value) -> Result<Answer, StoreError> {
             let list = (1..words.len()).map(|at| number(at).and_then(index)).collect::<Option<_>>();
             list.map(Answer::Unseeded).ok_or_else(odd)
         }
+        Some(3) => Ok(Answer::Full),
         _ => Err(odd()),
     }
 }

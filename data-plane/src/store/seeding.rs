@@ -1,6 +1,6 @@
 //! What the ledger is asked about a counter that the store does not know, and what its answer means. Pure.
 
-use super::{Known, Seed, SpentQuery};
+use super::{Known, LEDGER_SLACK_MS, Seed, SpentQuery};
 use crate::limit::Counter;
 use contract::window::Span;
 
@@ -34,7 +34,7 @@ pub(super) fn seed(index: usize, counter: &Counter, buckets: &[(i64, i64)], now_
         }
         Span::FromFirst { length_ms } => Known::Started(running(buckets, length_ms, now_ms)),
     };
-    Seed { index, known: Some(known) }
+    Seed { index, known: Some(known), behind_ms: LEDGER_SLACK_MS }
 }
 
 /// Start and sum of the from-first window that runs at `now_ms`.

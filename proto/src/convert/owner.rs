@@ -4,7 +4,7 @@
 use super::Invalid;
 use crate::ids::UserId;
 use crate::pb;
-use crate::table::{OwnerConfig, Unpriced, WordScope};
+use crate::table::{CounterNaming, OwnerConfig, Unpriced, WordScope};
 
 impl TryFrom<pb::OwnerConfig> for OwnerConfig {
     type Error = Invalid;
@@ -28,7 +28,16 @@ impl TryFrom<pb::OwnerConfig> for OwnerConfig {
         };
         let owner_id = UserId(wire.owner_id);
         let upstream_resources = wire.upstream_resources;
-        Ok(Self { owner_id, time_zone, bill_redirected, upstream_resources, unpriced, word_scope })
+        let counter_naming = CounterNaming::from_number(wire.counter_naming);
+        Ok(Self {
+            owner_id,
+            time_zone,
+            bill_redirected,
+            upstream_resources,
+            unpriced,
+            word_scope,
+            counter_naming,
+        })
     }
 }
 
@@ -51,6 +60,7 @@ impl From<&OwnerConfig> for pb::OwnerConfig {
             upstream_resources: row.upstream_resources,
             unpriced: unpriced.into(),
             word_scope: word_scope.into(),
+            counter_naming: row.counter_naming.number(),
         }
     }
 }
@@ -73,7 +83,10 @@ mod tests {
         assert_eq!(OwnerConfig::try_from(newer), Ok(plain.clone()));
         for unpriced in Unpriced::ALL {
             for word_scope in WordScope::ALL {
-                let row = OwnerConfig { unpriced, word_scope, upstream_resources: true, ..plain.clone() };
+                let counter_naming = CounterNaming::NEWEST;
+                let upstream_resources = true;
+                let row =
+                    OwnerConfig { unpriced, word_scope, upstream_resources, counter_naming, ..plain.clone() };
                 assert_eq!(OwnerConfig::try_from(pb::OwnerConfig::from(&row)), Ok(row));
             }
         }

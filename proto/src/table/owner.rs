@@ -18,6 +18,8 @@ pub struct OwnerConfig {
     pub unpriced: Unpriced,
     /// Where sensitive words are looked for.
     pub word_scope: WordScope,
+    /// How the counters of its users and providers are called in Redis; no setting, the same for all owners.
+    pub counter_naming: CounterNaming,
 }
 
 impl OwnerConfig {
@@ -30,6 +32,7 @@ impl OwnerConfig {
             upstream_resources: false,
             unpriced: Unpriced::Ceiling,
             word_scope: WordScope::People,
+            counter_naming: CounterNaming::ByUser,
         }
     }
 }
@@ -90,5 +93,34 @@ impl WordScope {
     /// The scope of a word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == word)
+    }
+}
+
+/// How the counters of limits are called in Redis. Proxies that use different names count apart, so the control
+/// plane raises it only once all of them know the newer one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CounterNaming {
+    /// A hash tag per user and per provider: what a caller and a provider count lies apart.
+    #[default]
+    ByUser,
+    /// A hash tag per owner: one script sees the counters of a caller and of the providers.
+    ByOwner,
+}
+
+impl CounterNaming {
+    /// The newest that this build knows.
+    pub const NEWEST: Self = Self::ByOwner;
+
+    /// The naming of a number on the wire. A later one than this build knows counts as the newest that it knows.
+    pub const fn from_number(number: u32) -> Self {
+        if number < Self::ByOwner.number() { Self::ByUser } else { Self::ByOwner }
+    }
+
+    /// Its number on the wire.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::ByUser => 1,
+            Self::ByOwner => 2,
+        }
     }
 }

@@ -199,3 +199,82 @@ async fn zero_and_nothing_are_unlimited_and_a_provider_at_its_limit_is_skipped()
     assert_eq!(ask(&scene.alice(0)).await?.status, 200);
     Ok(())
 }
+
+/// Two providers of a group of its own, the first with `more`; and a user of that group.
+async fn two_providers(scene: &Scene, more: Value) -> Result<String> {
+    let mut first = json!({"apiKey": "sk-first-9999", "groupTag": "g", "circuitBreakerFailureThreshold": 0});
+    if let (Some(first), Some(more)) = (first.as_object_mut(), more.as_object()) {
+        first.extend(more.clone());
+    }
+    let second = json!({"apiKey": "sk-second-8888", "priority": 1, "groupTag": "g"});
+    for provider in [first, second] {
+        scene.fleet.admin.provider("claude", &scene.upstream.url(), provider).await?;
+    }
+    Ok(scene.user(json!({"name": "Bob", "providerGroup": "g"})).await?.1)
+}
+
+async fn say(caller: &Caller, session: usize) -> Result<Read> {
+    let session = format!("00000000-0000-4000-8000-{session:012}");
+    Ok(read(caller.post("/v1/messages").json(&turn(CLAUDE, &session)).send().await?).await)
+}
+
+#[tokio::test]
+async fn of_200_conversations_at_once_exactly_60_go_to_a_provider_of_60() -> Result<()> {
+    let scene = Scene::open(Fleet::plan()).await?;
+    let key = two_providers(&scene, json!({"limitConcurrentSessions": 60})).await?;
+    let callers = [scene.fleet.caller(0, &key), scene.fleet.caller(1, &key)];
+    let answers = join_all((0..200).map(|n| say(&callers[n % 2], n))).await;
+    assert!(answers.into_iter().collect::<Result<Vec<Read>>>()?.iter().all(|answer| answer.status == 200));
+    let stats = scene.upstream.stats();
+    assert_eq!((stats.of("9999").requests, stats.of("8888").requests), (60, 140));
+    // Who is there stays there, and nobody else comes in.
+    for n in 0..200 {
+        assert_eq!(say(&callers[(n + 1) % 2], n).await?.status, 200);
+    }
+    let stats = scene.upstream.stats();
+    assert_eq!((stats.of("9999").requests, stats.of("8888").requests), (120, 280));
+    Ok(())
+}
+
+#[tokio::test]
+async fn ten_requests_that_failed_over_leave_no_session_at_the_first_provider() -> Result<()> {
+    let scene = Scene::open(Fleet::plan()).await?;
+    let key = two_providers(&scene, json!({"limitConcurrentSessions": 10, "maxRetryAttempts": 1})).await?;
+    let callers = [scene.fleet.caller(0, &key), scene.fleet.caller(1, &key)];
+    scene.upstream.script_for("sk-first-9999", [Answer::status(500)], true);
+    for n in 0..10 {
+        assert_eq!(say(&callers[n % 2], n).await?.status, 200);
+    }
+    let stats = scene.upstream.stats();
+    assert_eq!((stats.of("9999").requests, stats.of("8888").ok), (10, 10));
+    scene.upstream.script_for("sk-first-9999", [Answer::ok()], true);
+    let answers = join_all((10..30).map(|n| say(&callers[n % 2], n))).await;
+    assert!(answers.into_iter().collect::<Result<Vec<Read>>>()?.iter().all(|answer| answer.status == 200));
+    assert_eq!(scene.upstream.stats().of("9999").ok, 10, "all of its ten seats were free");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_conversation_counts_for_as_long_as_its_answer_takes() -> Result<()> {
+    let plan = Fleet::plan().proxy_env("SESSION_TTL", "1s").proxy_env("RESERVATION_TTL", "1s");
+    let scene = Scene::open_for(plan, json!({"limitConcurrentSessions": 1})).await?;
+    scene.upstream.script([Answer::ok().events(40).gap(std::time::Duration::from_millis(100))]);
+    let mut stream = turn(CLAUDE, "00000000-0000-4000-8000-000000000001");
+    stream["stream"] = true.into();
+    let mut long = scene.alice(0).post("/v1/messages").json(&stream).send().await?;
+    assert_eq!(long.status(), 200);
+    // Three lives of a session later, at both proxies.
+    let mut chunks = 0;
+    while chunks < 30 && long.chunk().await?.is_some() {
+        chunks += 1;
+    }
+    for at in [0, 1] {
+        assert_eq!(say(&scene.alice(at), 2).await?.status, 429);
+    }
+    while long.chunk().await?.is_some() {}
+    testkit::eventually(std::time::Duration::from_secs(10), || async {
+        say(&scene.alice(1), 2).await.is_ok_and(|answer| answer.status == 200)
+    })
+    .await?;
+    Ok(())
+}

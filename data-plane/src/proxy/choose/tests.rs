@@ -44,7 +44,7 @@ impl Scene {
         trail: &mut Trail,
         wish: &Wish<'_>,
     ) -> Result<(i64, SelectedBy), Nothing> {
-        let choice = trail.next(&self.ground(pool), wish, |_| false)?;
+        let choice = trail.next(&self.ground(pool), wish)?;
         Ok((choice.upstream.row.id.0, choice.by))
     }
 
@@ -125,16 +125,143 @@ fn when_all_sleep_the_first_to_wake_is_tried_once() {
     assert_eq!(scene.next(&pool, &mut trail), Err(Nothing::Asleep { until_ms: Some(NOW + 60_000) }));
 }
 
+impl Scene {
+    /// The line as it stands, left again.
+    fn line(&self, pool: &[Arc<Upstream>], trail: &Trail, wish: &Wish<'_>) -> Vec<(i64, bool)> {
+        let line = trail.line(&self.ground(pool), wish).expect("a line");
+        line.spots().map(|(up, reusable)| (up.row.id.0, reusable)).collect()
+    }
+
+    /// What the line gives if its number `at` has room.
+    fn take(&self, pool: &[Arc<Upstream>], trail: &mut Trail, at: usize) -> Option<(i64, SelectedBy)> {
+        let line = trail.line(&self.ground(pool), &self.wish()).ok()?;
+        let choice = trail.taken(line, at, &self.ground(pool), &self.wish())?;
+        Some((choice.upstream.row.id.0, choice.by))
+    }
+}
+
 #[test]
-fn a_provider_at_its_limit_is_skipped() {
+fn the_line_has_the_bound_one_first_and_the_sleepers_last() {
+    let scene = Scene::new();
+    let unbound = Provider { disable_session_reuse: true, ..provider(5) };
+    let pool =
+        pool(vec![provider(1), Provider { priority: 1, ..provider(2) }, provider(3), provider(4), unbound]);
+    scene.sleep(&pool[0], 60);
+    scene.sleep(&pool[2], 30);
+    let mut trail = Trail::default();
+    let bound = |id| Wish { bound: Some(ProviderId(id)), ..scene.wish() };
+    let want = [(2, true), (4, true), (5, false), (3, false), (1, false)];
+    assert_eq!(scene.line(&pool, &trail, &bound(2)), want, "the bound one, whatever its priority");
+    let want = [(4, true), (5, false), (2, true), (3, false), (1, false)];
+    for id in [1, 5, 99] {
+        assert_eq!(
+            scene.line(&pool, &trail, &bound(id)),
+            want,
+            "{id} is asleep, not to be reused, or unknown"
+        );
+    }
+    assert_eq!(scene.take(&pool, &mut trail, 3), Some((3, SelectedBy::LastResort)));
+    assert_eq!(
+        scene.line(&pool, &trail, &scene.wish()),
+        [(4, true), (5, false), (2, true)],
+        "one last resort"
+    );
+}
+
+#[test]
+fn a_line_is_cut_and_goes_on_without_those_that_are_full() {
+    let scene = Scene::new();
+    let pool = pool((1..=10).map(provider).collect());
+    let mut trail = Trail::default();
+    let line = trail.line(&scene.ground(&pool), &scene.wish()).expect("a line");
+    assert!(!line.complete && line.spots().count() == line::MOST && !line.has(ProviderId(9)));
+    trail.pass(&line);
+    drop(line);
+    assert_eq!(scene.line(&pool, &trail, &scene.wish()), [(9, true), (10, true)]);
+    let line = trail.line(&scene.ground(&pool), &scene.wish()).expect("a line");
+    assert!(line.complete);
+    trail.pass(&line);
+    drop(line);
+    let nothing = trail.line(&scene.ground(&pool), &scene.wish()).err();
+    assert_eq!(nothing, Some(Nothing::AtLimit));
+    assert_eq!(trail.len(), 0, "nobody was tried");
+}
+
+#[test]
+fn requests_that_ask_at_the_same_time_ask_others_first() {
     let scene = Scene::new();
     let pool = pool(vec![provider(1), provider(2)]);
-    let over = |up: &Upstream| up.row.id.0 == 1;
-    let next = |trail: &mut Trail, over: &dyn Fn(&Upstream) -> bool| {
-        trail.next(&scene.ground(&pool), &scene.wish(), over).map(|choice| choice.upstream.row.id.0)
-    };
-    assert_eq!(next(&mut Trail::default(), &over), Ok(2));
-    assert_eq!(next(&mut Trail::default(), &|_| true), Err(Nothing::AtLimit));
+    let trail = Trail::default();
+    let first = |line: &line::Line<'_>| line.spots().next().map(|(up, _)| up.row.id.0);
+    let lines: Vec<_> =
+        (0..4).map(|_| trail.line(&scene.ground(&pool), &scene.wish()).expect("a line")).collect();
+    assert_eq!(lines.iter().map(first).collect::<Vec<_>>(), [Some(1), Some(2), Some(1), Some(2)]);
+    drop(lines);
+    assert_eq!(
+        scene.next(&pool, &mut Trail::default()),
+        Ok((1, SelectedBy::Initial)),
+        "as if nobody had asked"
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_line_is_the_order_of_the_choices(
+        weights in prop::collection::vec((1u32..9, 0i32..3, any::<bool>()), 1..8),
+        before in 0usize..20,
+        bound in prop::option::of(0i64..8),
+    ) {
+        let (lined, plain) = (Scene::new(), Scene::new());
+        let rows = weights.iter().enumerate();
+        let row = |(at, (weight, priority, _)): (usize, &(u32, i32, bool))| {
+            Provider { weight: *weight, priority: *priority, ..provider(at as i64) }
+        };
+        let pool = pool(rows.map(row).collect());
+        for (up, (_, _, asleep)) in pool.iter().zip(&weights) {
+            if *asleep {
+                lined.sleep(up, 5);
+                plain.sleep(up, 5);
+            }
+        }
+        for _ in 0..before {
+            let taken = lined.take(&pool, &mut Trail::default(), 0);
+            prop_assert_eq!(taken.ok_or(()), plain.next(&pool, &mut Trail::default()).map_err(drop));
+        }
+        let wish = Wish { bound: bound.map(ProviderId), ..lined.wish() };
+        let line = lined.line(&pool, &Trail::default(), &wish);
+        let mut trail = Trail::default();
+        let mut chosen = Vec::new();
+        while let Ok((id, by)) = plain.next_with(&pool, &mut trail, &wish) {
+            chosen.push(id);
+            if by == SelectedBy::LastResort {
+                break;
+            }
+        }
+        let line: Vec<i64> = line.into_iter().map(|(id, _)| id).collect();
+        prop_assert_eq!(&line[..chosen.len()], &chosen[..]);
+    }
+
+    /// Whoever is full is left out; his turns go to the others by their weights.
+    #[test]
+    fn weights_hold_among_those_with_room(weights in prop::collection::vec(1u32..9, 2..6), full in 0usize..6) {
+        let scene = Scene::new();
+        let rows = weights.iter().enumerate();
+        let pool = pool(rows.map(|(at, weight)| Provider { weight: *weight, ..provider(at as i64) }).collect());
+        let full = full % weights.len();
+        let mut hits = vec![0; weights.len()];
+        let rest: u32 = weights.iter().sum::<u32>() - weights[full];
+        for _ in 0..rest * 20 {
+            let line = scene.line(&pool, &Trail::default(), &scene.wish());
+            let at = line.iter().position(|(id, _)| *id != full as i64).expect("another");
+            let (id, _) = scene.take(&pool, &mut Trail::default(), at).expect("room");
+            hits[id as usize] += 1;
+        }
+        for (at, (hits, weight)) in hits.iter().zip(&weights).enumerate() {
+            // Until it is the full one's turn for the first time, the others have theirs among all.
+            let want = if at == full { 0 } else { i64::from(weight * 20) };
+            prop_assert!((i64::from(*hits as u32) - want).abs() <= 2, "{at}: {hits} of {want}");
+        }
+    }
 }
 
 proptest! {

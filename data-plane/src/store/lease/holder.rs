@@ -1,13 +1,13 @@
 //! One key's slice and what was done with it. Pure but for the random ids; time is an argument.
 
+use crate::clock::now_ms;
 use crate::limit::{Counter, Counters};
-use crate::store::{Ask, Charge, Slot};
+use crate::store::{Ask, Charge, Home, Slot};
 use contract::ids::{ProviderId, RequestId, UserId};
 use contract::money::NanoUsd;
 use contract::table::Measure;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 /// How long a slice holds: some ticks, so that a late one does not matter.
@@ -42,6 +42,7 @@ fn counts(counters: &[Counter], measure: Measure) -> bool {
 
 /// What Redis is asked for.
 pub(in crate::store) struct Wish<'a> {
+    pub(in crate::store) home: Home,
     pub(in crate::store) user: UserId,
     pub(in crate::store) now_ms: i64,
     pub(in crate::store) counters: &'a [Counter],
@@ -90,6 +91,10 @@ struct Session {
     confirmed_ms: i64,
     /// Served since the last tick.
     touched: bool,
+    /// Requests in flight, for which it is renewed.
+    open: u32,
+    /// When Redis last heard of it.
+    written_ms: i64,
 }
 
 /// A charge that Redis has not confirmed; sent again under the same id.
@@ -119,6 +124,17 @@ struct State {
     renewing: bool,
     /// What Redis holds reserved.
     reserved: i64,
+    /// When Redis was asked last.
+    renewed_ms: i64,
+    /// How often what requests in flight hold is renewed.
+    hold_ms: i64,
+}
+
+/// A request that was admitted from a slice, at its end.
+pub(super) struct Ended {
+    pub(super) estimate: i64,
+    pub(super) actual: i64,
+    pub(super) session: Option<u64>,
 }
 
 /// What a tick has to do with a holder.
@@ -131,6 +147,7 @@ pub(super) enum Next {
 
 /// What one worker holds of one key, for one set of counters.
 pub(in crate::store) struct Holder {
+    home: Home,
     user: UserId,
     id: RequestId,
     counters: Counters,
@@ -165,10 +182,11 @@ impl State {
 impl Holder {
     pub(super) fn new(ask: &Ask<'_>) -> Self {
         Self {
+            home: ask.home,
             user: ask.user,
             id: fresh_id(ask.now_ms),
             money: ask.counters.iter().filter(|counter| counter.is_money()).cloned().collect(),
-            counters: ask.counters.iter().cloned().collect(),
+            counters: ask.counters.clone(),
             state: RefCell::new(State {
                 slice: Slice::NONE,
                 asked: 0,
@@ -181,6 +199,8 @@ impl Holder {
                 touched: false,
                 renewing: false,
                 reserved: 0,
+                renewed_ms: ask.now_ms,
+                hold_ms: i64::MAX,
             }),
         }
     }
@@ -189,7 +209,7 @@ impl Holder {
         &self,
         ask: &Ask<'_>,
         estimate: i64,
-        hasher: &RandomState,
+        session: Option<u64>,
     ) -> Option<Option<ProviderId>> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
@@ -202,16 +222,17 @@ impl Holder {
         if self.counts_money() && slice.nano < estimate.max(1) {
             return None;
         }
-        let bound = match ask.session {
+        let bound = match session {
             // Without a session a request is one of its own, and Redis has to count it.
             None if counts(&self.counters, Measure::Sessions) => return None,
             None => None,
             Some(session) => {
-                let known = state.sessions.get_mut(&hasher.hash_one(session))?;
+                let known = state.sessions.get_mut(&session)?;
                 if ask.now_ms - known.confirmed_ms >= FRESH_MS {
                     return None;
                 }
                 known.touched = true;
+                known.open += 1;
                 state.touched = true;
                 known.bound
             }
@@ -226,22 +247,36 @@ impl Holder {
     pub(super) fn confirm(&self, at: u64, session: &str, bound: Option<ProviderId>, now_ms: i64) {
         let sessions = &mut self.state.borrow_mut().sessions;
         if let Some(known) = sessions.get_mut(&at) {
-            (known.bound, known.confirmed_ms) = (bound, now_ms);
+            (known.bound, known.confirmed_ms, known.written_ms) = (bound, now_ms, now_ms);
             return;
         }
         if sessions.len() >= MAX_SESSIONS {
-            sessions.retain(|_, known| known.touched || now_ms - known.confirmed_ms < FRESH_MS);
+            sessions
+                .retain(|_, known| known.touched || known.open > 0 || now_ms - known.confirmed_ms < FRESH_MS);
         }
         if sessions.len() < MAX_SESSIONS {
             let id = Arc::from(session);
-            sessions.insert(at, Session { id, bound, confirmed_ms: now_ms, touched: false });
+            let (confirmed_ms, written_ms) = (now_ms, now_ms);
+            let new = Session { id, bound, confirmed_ms, touched: false, open: 0, written_ms };
+            sessions.insert(at, new);
         }
     }
 
-    pub(super) fn end(&self, estimate: i64, actual: i64) {
-        let actual = if self.counts_money() { actual } else { 0 };
+    /// A request is refused for another reason: what it took of the slice is there again.
+    pub(super) fn undo(&self, ended: &Ended) {
+        self.end(ended);
+        let mut state = self.state.borrow_mut();
+        state.slice.used = (state.slice.used - 1).max(0);
+    }
+
+    pub(super) fn end(&self, ended: &Ended) {
+        let estimate = ended.estimate;
+        let actual = if self.counts_money() { ended.actual } else { 0 };
         let mut state = self.state.borrow_mut();
         state.open = state.open.saturating_sub(1);
+        if let Some(known) = ended.session.and_then(|session| state.sessions.get_mut(&session)) {
+            known.open = known.open.saturating_sub(1);
+        }
         state.in_flight -= estimate;
         state.spent = state.spent.saturating_add(actual);
         state.slice.nano = state.slice.nano.saturating_add(estimate - actual);
@@ -269,13 +304,16 @@ impl Holder {
     /// The charge for either store.
     pub(in crate::store) fn charge<'a>(&self, unsent: &Unsent, money: &'a Counters) -> Charge<'a> {
         Charge {
+            home: self.home,
             slot: Slot::User(self.user),
             request: unsent.id,
             now_ms: unsent.ended_ms,
+            age_ms: (now_ms() - unsent.ended_ms).max(0),
             counters: money,
             actual: NanoUsd(unsent.nano),
             session: None,
             bind: None,
+            provider: None,
         }
     }
 
@@ -306,11 +344,13 @@ impl Holder {
         let nano = estimate.saturating_mul(requests);
         let closed = std::mem::replace(&mut state.slice, Slice::NONE);
         let mut sessions = Vec::new();
-        for known in state.sessions.values_mut().filter(|known| known.touched) {
-            known.touched = false;
+        let hold_ms = state.hold_ms;
+        let due = |known: &Session| known.open > 0 && now_ms - known.written_ms >= hold_ms;
+        for known in state.sessions.values_mut().filter(|known| known.touched || due(known)) {
+            (known.touched, known.written_ms) = (false, now_ms);
             sessions.push((Arc::clone(&known.id), known.bound));
         }
-        state.sessions.retain(|_, known| now_ms - known.confirmed_ms < FRESH_MS);
+        state.sessions.retain(|_, known| known.open > 0 || now_ms - known.confirmed_ms < FRESH_MS);
         state.touched = false;
         Plan { requests, estimate, nano, keep: state.in_flight.max(0), closed, sessions, now_ms }
     }
@@ -318,6 +358,7 @@ impl Holder {
     /// The wish of a plan.
     pub(in crate::store) fn wish<'a>(&'a self, plan: &'a Plan) -> Wish<'a> {
         Wish {
+            home: self.home,
             user: self.user,
             now_ms: plan.now_ms,
             counters: &self.counters,
@@ -349,6 +390,7 @@ impl Holder {
             state.touched |= !plan.sessions.is_empty();
             return;
         };
+        state.renewed_ms = plan.now_ms;
         state.reserved = if self.counts_money() { plan.keep + lent.nano } else { 0 };
         // Requests may have ended meanwhile; together with what they left, no more than Redis reserved.
         let nano = lent.nano + plan.keep - state.in_flight - state.spent;
@@ -362,12 +404,14 @@ impl Holder {
     }
 
     /// What the tick has to do with it; it is marked as being renewed.
-    pub(super) fn tick(&self) -> Next {
+    pub(super) fn tick(&self, now_ms: i64, hold_ms: i64) -> Next {
         let mut state = self.state.borrow_mut();
         if state.renewing {
             return Next::Keep;
         }
-        state.renewing = state.has_work();
+        state.hold_ms = hold_ms;
+        let is_held = state.open > 0 && now_ms - state.renewed_ms >= hold_ms;
+        state.renewing = is_held || state.has_work();
         if state.renewing {
             return Next::Renew;
         }
@@ -377,9 +421,12 @@ impl Holder {
     }
 
     /// Whether these are its counters.
-    pub(super) fn counts(&self, counters: &[Counter]) -> bool {
-        std::ptr::eq(self.counters.as_ptr(), counters.as_ptr()) && self.counters.len() == counters.len()
-            || *self.counters == *counters
+    pub(super) fn counts(&self, ask: &Ask<'_>) -> bool {
+        let counters = ask.counters;
+        let is_same = std::ptr::eq(self.counters.as_ptr(), counters.as_ptr())
+            && self.counters.len() == counters.len()
+            || *self.counters == **counters;
+        is_same && self.home == ask.home
     }
 
     pub(super) fn counts_money(&self) -> bool {

@@ -3,11 +3,13 @@
 use super::Terms;
 use super::money::Money;
 use crate::limit::Counter;
-use crate::store::{Answer, Charge, Mode, Over, Reserve, Seed};
+use crate::store::{Answer, Charge, Leaves, Over, Reserve, Seed};
 use contract::ids::{ProviderId, RequestId};
+use contract::money::NanoUsd;
 use contract::table::{Measure, Scope};
 use contract::window::{Span, Window};
 use smallvec::SmallVec;
+use std::collections::hash_map::Entry as MapEntry;
 use std::collections::{HashMap, VecDeque};
 
 /// A counter that is not used is kept this long beyond its window, in ms.
@@ -82,10 +84,18 @@ impl Leases {
         self.sum
     }
 
+    /// What is there already only lives on.
     fn add(&mut self, request: RequestId, amount: i64, expires_ms: i64) {
-        if amount > 0 && self.by_request.insert(request, (amount, expires_ms)).is_none() {
-            self.sum = self.sum.saturating_add(amount);
-            self.next_ms = self.next_ms.min(expires_ms);
+        if amount <= 0 {
+            return;
+        }
+        match self.by_request.entry(request) {
+            MapEntry::Occupied(mut held) => held.get_mut().1 = expires_ms,
+            MapEntry::Vacant(room) => {
+                room.insert((amount, expires_ms));
+                self.sum = self.sum.saturating_add(amount);
+                self.next_ms = self.next_ms.min(expires_ms);
+            }
         }
     }
 
@@ -107,33 +117,75 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn reserve(&mut self, reserve: &Reserve<'_>, terms: Terms) -> Answer {
-        let now = reserve.now_ms;
-        if reserve.mode != Mode::Force {
-            let mut missing = SmallVec::new();
-            for (index, counter) in reserve.counters.iter().enumerate() {
-                match self.read(counter, reserve, terms) {
-                    None => missing.push(index),
-                    Some(over) if over.current >= counter.limit.amount => {
-                        return Answer::Over(Over { index, ..over });
-                    }
-                    Some(_) => {}
+    /// What keeps the counters, whose numbers begin with `from`, from taking; `None`: there is room.
+    pub(super) fn obstacle(
+        &mut self,
+        counters: &[Counter],
+        from: usize,
+        reserve: &Reserve<'_>,
+        terms: Terms,
+    ) -> Option<Answer> {
+        let mut missing = SmallVec::new();
+        for (index, counter) in counters.iter().enumerate() {
+            match self.read(counter, reserve, terms) {
+                None => missing.push(from + index),
+                Some(over) if over.current >= counter.limit.amount => {
+                    return Some(Answer::Over(Over { index: from + index, ..over }));
                 }
-            }
-            if !missing.is_empty() {
-                return Answer::Unseeded(missing);
+                Some(_) => {}
             }
         }
-        if reserve.mode == Mode::Check {
-            return Answer::Taken { bound: None };
+        (!missing.is_empty()).then_some(Answer::Unseeded(missing))
+    }
+
+    /// Takes; whether the session is new here.
+    pub(super) fn take(
+        &mut self,
+        counters: &[Counter],
+        reserve: &Reserve<'_>,
+        estimate: NanoUsd,
+        terms: Terms,
+    ) -> bool {
+        // Every counter of sessions knows it, or none does.
+        counters.iter().fold(false, |fresh, counter| self.take_one(counter, reserve, estimate, terms) | fresh)
+    }
+
+    /// The provider that the session is bound to.
+    pub(super) fn bound(&self, session: Option<&str>, now_ms: i64) -> Option<ProviderId> {
+        let (provider, expires) = self.bindings.get(session?)?;
+        (*expires > now_ms).then_some(*provider)
+    }
+
+    /// Gives back what the request holds; of the requests counted only if it was `unsent`.
+    pub(super) fn give_back(
+        &mut self,
+        counters: &[Counter],
+        reserve: &Reserve<'_>,
+        (session, unsent): (Leaves, bool),
+        terms: Terms,
+    ) {
+        let now = reserve.now_ms;
+        let counted_ms = |expires: i64| expires - member_ms(reserve, terms);
+        for counter in counters {
+            if counter.is_money() {
+                self.leases.entry(counter.scope).or_default().remove(reserve.request);
+            }
+            match self.counters.get_mut(&Id::of(counter)).map(|entry| &mut entry.state) {
+                Some(State::Requests(times)) if unsent => times.retain(|(_, id)| *id != reserve.request),
+                Some(State::Sessions(members)) => {
+                    let member = Member::of(reserve.request, reserve.session);
+                    let goes = match (session, members.get(&member)) {
+                        (Leaves::Stays, _) | (_, None) => false,
+                        (Leaves::Goes, Some(_)) => true,
+                        (Leaves::Since(age_ms), Some(expires)) => counted_ms(*expires) >= now - age_ms,
+                    };
+                    if goes {
+                        members.remove(&member);
+                    }
+                }
+                _ => {}
+            }
         }
-        for counter in reserve.counters {
-            self.take(counter, reserve, terms);
-        }
-        let bound = reserve.session.filter(|_| reserve.mode == Mode::Take).and_then(|session| {
-            self.bindings.get(session).filter(|(_, expires)| *expires > now).map(|(provider, _)| *provider)
-        });
-        Answer::Taken { bound }
     }
 
     /// What is counted now, sessions and requests pruned; `None`: a money counter that is not seeded.
@@ -165,7 +217,13 @@ impl Account {
         }
     }
 
-    fn take(&mut self, counter: &Counter, reserve: &Reserve<'_>, terms: Terms) {
+    fn take_one(
+        &mut self,
+        counter: &Counter,
+        reserve: &Reserve<'_>,
+        estimate: NanoUsd,
+        terms: Terms,
+    ) -> bool {
         let now = reserve.now_ms;
         match counter.limit.measure {
             Measure::Requests => {
@@ -175,20 +233,19 @@ impl Account {
                 }
             }
             Measure::Sessions => {
-                let ttl = match reserve.session {
-                    Some(_) => i64::try_from(reserve.session_ttl.as_millis()).unwrap_or(i64::MAX / 4),
-                    None => terms.reservation_ms,
-                };
+                let ttl = member_ms(reserve, terms);
                 let entry = self.entry(counter, now + ttl, State::Sessions(HashMap::new()));
                 if let State::Sessions(members) = &mut entry.state {
-                    members.insert(Member::of(reserve.request, reserve.session), now + ttl);
+                    let member = Member::of(reserve.request, reserve.session);
+                    return members.insert(member, now + ttl).is_none_or(|expires| expires <= now);
                 }
             }
             Measure::Usd => {
                 let leases = self.leases.entry(counter.scope).or_default();
-                leases.add(reserve.request, reserve.estimate.0, now + terms.reservation_ms);
+                leases.add(reserve.request, estimate.0, now + terms.reservation_ms);
             }
         }
+        false
     }
 
     /// The counter's entry, made if needed, kept at least until its window after `now_ms` is over.
@@ -212,26 +269,21 @@ impl Account {
         }
     }
 
-    pub(super) fn seed(&mut self, reserve: &Reserve<'_>, seeds: &[Seed], terms: Terms) {
-        let now = reserve.now_ms;
-        for seed in seeds {
-            let counter = &reserve.counters[seed.index];
-            let Some(money) = self.money(counter, now) else { continue };
-            if money.seeded(now, terms) {
-                continue;
-            }
-            money.base = Some((now, terms.epoch));
-            match &seed.known {
-                None => money.until_ms = Some(now + terms.provisional_ms),
-                Some(known) => {
-                    money.until_ms = None;
-                    money.fill(known, counter.span, now);
-                }
+    pub(super) fn seed(&mut self, counter: &Counter, seed: &Seed, now: i64, terms: Terms) {
+        let Some(money) = self.money(counter, now).filter(|money| !money.seeded(now, terms)) else { return };
+        money.base = Some((now, terms.epoch));
+        match &seed.known {
+            None => money.until_ms = Some(now + terms.provisional_ms),
+            Some(known) => {
+                money.until_ms = None;
+                money.known_ms = now - seed.behind_ms;
+                money.fill(known, counter.span, now);
             }
         }
     }
 
-    pub(super) fn settle(&mut self, charge: &Charge<'_>, terms: Terms) -> bool {
+    /// Ends a request; its session goes on counting here if it `stays`.
+    pub(super) fn settle(&mut self, charge: &Charge<'_>, stays: bool, terms: Terms) -> bool {
         let now = charge.now_ms;
         if charge.counters.iter().any(Counter::is_money) {
             if self.settled.insert(charge.request, now).is_some() {
@@ -242,7 +294,7 @@ impl Account {
         for counter in charge.counters {
             match counter.limit.measure {
                 Measure::Requests => {}
-                Measure::Sessions => self.settle_session(counter, charge, terms),
+                Measure::Sessions => self.settle_session(counter, charge, stays, terms),
                 Measure::Usd => {
                     self.leases.entry(counter.scope).or_default().remove(charge.request);
                     if let Some(money) = self.money(counter, now).filter(|_| charge.actual.0 > 0) {
@@ -257,15 +309,17 @@ impl Account {
         true
     }
 
-    fn settle_session(&mut self, counter: &Counter, charge: &Charge<'_>, terms: Terms) {
+    fn settle_session(&mut self, counter: &Counter, charge: &Charge<'_>, stays: bool, terms: Terms) {
         let expires = charge.now_ms + terms.session_ms;
         let entry = self.entry(counter, expires, State::Sessions(HashMap::new()));
         let State::Sessions(members) = &mut entry.state else { return };
         let member = Member::of(charge.request, charge.session);
-        match charge.session {
-            Some(_) => members.insert(member, expires),
-            None => members.remove(&member),
-        };
+        if charge.session.is_some() && stays {
+            let known = members.entry(member).or_insert(expires);
+            *known = expires.max(*known);
+        } else {
+            members.remove(&member);
+        }
     }
 
     /// Drops what has expired; whether anything is left.
@@ -282,6 +336,14 @@ impl Account {
         }
         let empty = self.counters.is_empty() && self.bindings.is_empty();
         !(empty && self.leases.is_empty() && self.settled.is_empty())
+    }
+}
+
+/// How long what a reservation counts as its session counts.
+fn member_ms(reserve: &Reserve<'_>, terms: Terms) -> i64 {
+    match reserve.session {
+        Some(_) => i64::try_from(reserve.session_ttl.as_millis()).unwrap_or(i64::MAX / 4),
+        None => terms.reservation_ms,
     }
 }
 

@@ -1,7 +1,7 @@
 //! One money counter: fixed, rolling or from the first charge on. Pure; time is an argument.
 
 use super::Terms;
-use crate::store::{Known, LEDGER_SLACK_MS};
+use crate::store::Known;
 use contract::window::Span;
 use std::collections::BTreeMap;
 
@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 pub(super) struct Money {
     /// When it was seeded, and in which epoch.
     pub(super) base: Option<(i64, u64)>,
+    /// What ended before is in the ledger's sums that it was seeded with.
+    pub(super) known_ms: i64,
     /// A provisional seed holds until then.
     pub(super) until_ms: Option<i64>,
     spent: i64,
@@ -50,9 +52,7 @@ impl Money {
     }
 
     pub(super) fn charge(&mut self, span: Span, ended_ms: i64, amount: i64) {
-        let known =
-            self.until_ms.is_none() && self.base.is_some_and(|(base, _)| ended_ms + LEDGER_SLACK_MS < base);
-        if known {
+        if self.until_ms.is_none() && self.base.is_some() && ended_ms < self.known_ms {
             return;
         }
         match span {

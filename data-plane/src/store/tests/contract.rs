@@ -1,28 +1,11 @@
 //! What every store promises. Each case runs against memory and against Redis.
 
-use super::redis_server::{RedisServer, options};
+use super::redis_server::{RedisServer, every_key_expires, options};
 use super::*;
 use crate::store::memory::MemoryStore;
 use crate::store::{Known, seeding};
 use ::contract::window::Span;
 use futures_util::future::join_all;
-
-macro_rules! cases {
-    ($($case:ident)+) => {
-        mod in_memory {
-            $(#[tokio::test] async fn $case() {
-                super::$case(&super::MemoryStore::new(&super::options())).await;
-            })+
-        }
-        mod in_redis {
-            $(#[tokio::test] async fn $case() {
-                let server = super::RedisServer::start();
-                super::$case(&server.store().await).await;
-                super::every_key_expires(&server);
-            })+
-        }
-    };
-}
 
 cases! {
     rpm_is_exact rpm_slides fixed_request_windows refusal_takes_nothing sessions_are_counted_once
@@ -31,14 +14,6 @@ cases! {
     five_hours_from_the_first_charge soft_reset key_and_user_count_apart bindings seeds_hold_the_larger_sum
     provisional_seeds_expire seeding_twice_changes_nothing late_settlements_are_not_counted_twice
     check_takes_nothing force_takes_always large_amounts_are_exact order_of_refusal
-}
-
-fn every_key_expires(server: &RedisServer) {
-    for key in server.command(&["--scan"]).lines() {
-        let ttl: i64 = server.command(&["PTTL", key]).trim().parse().expect("number");
-        assert!(ttl > 0, "{key} has no time to live: {ttl}");
-        assert!(key.starts_with("sw:{u42}:") || key.starts_with("sw:{p7}:"), "{key} lies in another slot");
-    }
 }
 
 async fn rpm_is_exact<S: Store>(store: &S) {
@@ -260,6 +235,10 @@ async fn key_and_user_count_apart<S: Store>(store: &S) {
     assert_eq!(over(&reserve(store, &ask(&both)).await), Some((1, 100)), "the user's sum of both keys");
 }
 
+fn bound_to(id: i64) -> Answer {
+    Answer::Taken(Taken { bound: provider(id), ..Taken::default() })
+}
+
 async fn bindings<S: Store>(store: &S) {
     for counters in [&[][..], &[sessions(5)][..], &[usd(DAY, 100, NOW)][..]] {
         let long = "s".repeat(300);
@@ -267,15 +246,15 @@ async fn bindings<S: Store>(store: &S) {
             let at = |now_ms| Reserve { now_ms, session: Some(session), ..ask(counters) };
             let first = at(NOW);
             let before = reserve(store, &first).await;
-            assert!(matches!(before, Answer::Taken { .. }));
+            assert!(matches!(before, Answer::Taken(_)));
             store.settle(&Charge { bind: provider(7), ..charge(&first, 0) }).await.expect("settle");
-            assert_eq!(reserve(store, &at(NOW + 1)).await, Answer::Taken { bound: provider(7) });
+            assert_eq!(reserve(store, &at(NOW + 1)).await, bound_to(7));
             let other = at(NOW + 1);
             store.settle(&Charge { bind: provider(8), ..charge(&other, 0) }).await.expect("settle");
-            assert_eq!(reserve(store, &at(NOW + 2)).await, Answer::Taken { bound: provider(8) });
+            assert_eq!(reserve(store, &at(NOW + 2)).await, bound_to(8));
             let failed = at(NOW + 2);
             store.settle(&charge(&failed, 0)).await.expect("settle");
-            assert_eq!(reserve(store, &at(NOW + 3)).await, Answer::Taken { bound: provider(8) }, "stays");
+            assert_eq!(reserve(store, &at(NOW + 3)).await, bound_to(8), "stays");
         }
     }
 }
@@ -301,6 +280,7 @@ async fn seeds_hold_the_larger_sum<S: Store>(store: &S) {
         let counters = [usd(window, 1, NOW)];
         let mut slot_of_its_own = ask(&counters);
         slot_of_its_own.slot = Slot::Provider(ProviderId(7));
+        slot_of_its_own.home.owner = UserId(2);
         let one = slot_of_its_own;
         // A settlement can reach an empty Redis before anybody has seeded it.
         store.settle(&charge(&one, charged)).await.expect("settle");
@@ -323,7 +303,7 @@ async fn provisional_seeds_expire<S: Store>(store: &S) {
     let one = ask(&counters);
     let unseeded = Answer::Unseeded([0].into_iter().collect());
     assert_eq!(store.reserve(&one).await.expect("answer"), unseeded);
-    store.seed(&one, &[Seed { index: 0, known: None }]).await.expect("seed");
+    store.seed(&one, &[Seed { index: 0, known: None, behind_ms: 3_000 }]).await.expect("seed");
     assert_eq!(store.reserve(&one).await.expect("answer"), TAKEN);
     store.settle(&charge(&one, 20)).await.expect("settle");
     let soon = Reserve { now_ms: NOW + 29_999, ..ask(&counters) };
@@ -342,7 +322,7 @@ async fn seeding_twice_changes_nothing<S: Store>(store: &S) {
         let one = ask(&counters);
         seed(store, &one, &[(NOW - 60_000, 10)]).await;
         seed(store, &one, &[(NOW - 60_000, 99)]).await;
-        store.seed(&one, &[Seed { index: 0, known: None }]).await.expect("seed");
+        store.seed(&one, &[Seed { index: 0, known: None, behind_ms: 3_000 }]).await.expect("seed");
         assert_eq!(over(&store.reserve(&one).await.expect("answer")), Some((0, 10)), "{window:?}");
     }
 }

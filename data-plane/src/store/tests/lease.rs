@@ -1,9 +1,10 @@
 //! Slices: no request more than the limit, none less in the end, no money lost, and few round trips.
 
-use super::limiter::{Book, Worker, eventually, local, now, with_redis};
+use super::limiter::{Book, Worker, claim, eventually, local, now, settlement, with_redis};
 use super::redis_server::RedisServer;
 use super::*;
-use crate::store::{Admission, Ask, Options, Settlement};
+use crate::limit::Counters;
+use crate::store::{Admission, Options, Settlement};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,27 +19,15 @@ fn minute(amount: i64) -> Counter {
 /// One request from admission to settlement; whether it was admitted.
 async fn one(worker: &Worker, counters: &[Counter], session: Option<&str>, cost: (i64, i64)) -> bool {
     let request = request();
-    let ask = Ask {
-        request,
-        user: UserId(42),
-        now_ms: now(),
-        counters,
-        estimate: NanoUsd(cost.0),
-        session,
-        session_ttl: SESSION_TTL,
+    let asked: Counters = counters.iter().cloned().collect();
+    let session: Option<Arc<str>> = session.map(Arc::from);
+    let ask = claim(request, &asked, session.as_ref(), cost.0);
+    let Admission::Admitted { .. } = worker.limiter.reserve(&ask, Line::default()).await else {
+        return false;
     };
-    let Admission::Admitted { .. } = worker.limiter.reserve(&ask).await else { return false };
     tokio::task::yield_now().await;
-    worker.limiter.settle(Settlement {
-        request,
-        user: UserId(42),
-        now_ms: now(),
-        counters: counters.iter().cloned().collect(),
-        actual: Some(NanoUsd(cost.1)),
-        session: session.map(Arc::from),
-        bind: provider(7),
-        provider: None,
-    });
+    let ended = settlement(request, counters, cost.1);
+    worker.limiter.settle(Settlement { session, bind: provider(7), ..ended });
     true
 }
 
@@ -50,7 +39,7 @@ fn scripts_run(server: &RedisServer) -> i64 {
 }
 
 fn reserved(server: &RedisServer) -> i64 {
-    server.command(&["HGET", "sw:{u42}:u42:a", "sum"]).trim().parse().unwrap_or_default()
+    server.command(&["HGET", "sw:{o1}:u42:a", "sum"]).trim().parse().unwrap_or_default()
 }
 
 #[test]
@@ -88,7 +77,7 @@ fn a_hot_key_asks_redis_seldom_and_is_charged_in_full() {
             assert_eq!(fresh.counted(&counters[index..]).await, done * 30, "counter {index}");
         }
         assert_eq!(fresh.counted(&counters[1..]).await, done, "unused requests were given back");
-        assert_eq!(server.command(&["GET", "sw:{u42}:b:a"]).trim(), "7", "bindings are written");
+        assert_eq!(server.command(&["GET", "sw:{o1}:u42:b:a"]).trim(), "7", "bindings are written");
     });
 }
 
@@ -166,7 +155,7 @@ fn small_limits_are_never_lent() {
             }
         }
         assert_eq!(admitted, 60);
-        assert_eq!(server.command(&["HLEN", "sw:{u42}:u42:a"]).trim(), "0");
+        assert_eq!(server.command(&["HLEN", "sw:{o1}:u42:a"]).trim(), "0");
     });
 }
 
@@ -230,7 +219,7 @@ fn what_redis_has_forgotten_of_a_slice_is_not_given_back() {
     local(async {
         let server = RedisServer::start();
         let worker = Worker::start(lending(&server), &Arc::default()).await;
-        let (counters, key) = ([minute(1_000_000)], "sw:{u42}:u42:rm:l");
+        let (counters, key) = ([minute(1_000_000)], "sw:{o1}:u42:rm:l");
         let burst = async |millis: u64| {
             let begun = Instant::now();
             while begun.elapsed() < Duration::from_millis(millis) {

@@ -2,12 +2,11 @@
 
 use super::redis_server::{RedisServer, options};
 use super::*;
-use crate::limit::{self, Counters};
+use crate::limit::Counters;
 use crate::store::{
-    Admission, Ask, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared, Spent, SpentQuery,
+    Admission, Ask, Hold, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared, Spent,
+    SpentQuery,
 };
-use crate::table::fixtures::provider;
-use ::contract::table::Provider;
 use futures_util::future::join_all;
 use std::future::Future;
 use std::pin::Pin;
@@ -64,21 +63,26 @@ impl Worker {
         self.settler.await.expect("settler");
     }
 
-    async fn reserve(&self, counters: &[Counter]) -> (RequestId, Admission) {
-        let request = request();
-        let ask = Ask {
-            request,
-            user: UserId(42),
-            now_ms: now(),
-            counters,
-            estimate: NanoUsd(0),
-            session: None,
-            session_ttl: SESSION_TTL,
-        };
-        (request, self.limiter.reserve(&ask).await)
+    pub(super) async fn reserve(&self, counters: &[Counter]) -> (RequestId, Admission) {
+        self.reserve_for(None, counters, 0, &[]).await
     }
 
-    fn settle(&self, request: RequestId, counters: &[Counter], actual: i64) {
+    /// With a session, an estimate, and a line of all candidates that there are.
+    pub(super) async fn reserve_for(
+        &self,
+        session: Option<&str>,
+        counters: &[Counter],
+        estimate: i64,
+        line: &[Candidate],
+    ) -> (RequestId, Admission) {
+        let request = request();
+        let counters: Counters = counters.iter().cloned().collect();
+        let session = session.map(Arc::from);
+        let ask = claim(request, &counters, session.as_ref(), estimate);
+        (request, self.limiter.reserve(&ask, Line { candidates: line, complete: true }).await)
+    }
+
+    pub(super) fn settle(&self, request: RequestId, counters: &[Counter], actual: i64) {
         self.limiter.settle(settlement(request, counters, actual));
     }
 
@@ -89,20 +93,49 @@ impl Worker {
         match self.reserve(&[low]).await.1 {
             Admission::Admitted { .. } => 0,
             Admission::Refused(refusal) => refusal.current,
+            Admission::Full => unreachable!("no line was given"),
         }
     }
 }
 
-fn settlement(request: RequestId, counters: &[Counter], actual: i64) -> Settlement {
+pub(super) fn claim<'a>(
+    request: RequestId,
+    counters: &'a Counters,
+    session: Option<&'a Arc<str>>,
+    estimate: i64,
+) -> Ask<'a> {
+    Ask {
+        request,
+        home: HOME,
+        user: UserId(42),
+        now_ms: now(),
+        counters,
+        estimate: NanoUsd(estimate),
+        session,
+        session_ttl: SESSION_TTL,
+    }
+}
+
+/// What was given at a provider.
+pub(super) fn hold(admission: Admission) -> Option<Hold> {
+    match admission {
+        Admission::Admitted { place, .. } => place?.hold,
+        Admission::Full | Admission::Refused(_) => None,
+    }
+}
+
+pub(super) fn settlement(request: RequestId, counters: &[Counter], actual: i64) -> Settlement {
     Settlement {
         request,
+        home: HOME,
         user: UserId(42),
         now_ms: now(),
         counters: counters.iter().cloned().collect(),
         actual: Some(NanoUsd(actual)),
         session: None,
         bind: None,
-        provider: None,
+        hold: None,
+        answered: true,
     }
 }
 
@@ -132,7 +165,7 @@ fn nothing_to_count_touches_no_store() {
         let before = server.command(&["INFO", "commandstats"]);
         for _ in 0..10 {
             let (request, admission) = worker.reserve(&[]).await;
-            assert_eq!(admission, Admission::Admitted { bound: None });
+            assert!(matches!(admission, Admission::Admitted { bound: None, place: None }));
             worker.settle(request, &[], 10);
         }
         worker.stop().await;
@@ -158,7 +191,7 @@ fn two_workers_are_exact_and_a_refusal_says_why() {
             .into_iter()
             .filter_map(|(_, admission)| match admission {
                 Admission::Refused(refusal) => Some(refusal),
-                Admission::Admitted { .. } => None,
+                Admission::Admitted { .. } | Admission::Full => None,
             })
             .collect();
         assert_eq!(refusals.len(), 140);
@@ -273,7 +306,7 @@ fn a_silent_redis_costs_one_timeout() {
         assert!(took < Duration::from_secs(3), "the others did not: {took:?}");
         eventually("back in Redis", async || {
             let _ = worker.reserve(&counters).await;
-            server.command(&["ZCARD", "sw:{u42}:u42:rm"]).trim().parse::<i64>().is_ok_and(|count| count > 1)
+            server.command(&["ZCARD", "sw:{o1}:u42:rm"]).trim().parse::<i64>().is_ok_and(|count| count > 1)
         })
         .await;
         worker.stop().await;
@@ -293,7 +326,7 @@ fn without_redis_at_the_start() {
             matches!(worker.reserve(&[rpm(1)]).await.1, Admission::Admitted { .. })
         })
         .await;
-        assert_eq!(server.command(&["ZCARD", "sw:{u42}:u42:rm"]).trim(), "1");
+        assert_eq!(server.command(&["ZCARD", "sw:{o1}:u42:rm"]).trim(), "1");
     });
 }
 
@@ -304,58 +337,6 @@ fn a_url_without_sense_is_an_error() {
         let error = Limiter::open(Shared::new(options, None)).await.err().expect("error");
         assert!(error.to_string().starts_with("REDIS_URL is wrong"), "{error}");
     });
-}
-
-fn upstream(limits: Vec<Limit>) -> Provider {
-    Provider { limits, ..provider(7) }
-}
-
-#[test]
-fn a_provider_at_its_limit_is_known() {
-    for redis in [true, false] {
-        local(async {
-            let server = RedisServer::start();
-            let options = if redis { with_redis(&server) } else { options() };
-            let worker = Worker::start(options, &Arc::default()).await;
-            let zone = chrono_tz::UTC;
-            let money =
-                upstream(vec![Limit { measure: Measure::Usd, window: DAY, amount: 100, since_ms: None }]);
-            assert!(!worker.limiter.provider_over(&money, zone, now()));
-            let charge = |actual| {
-                let counters: Counters = limit::provider_counters(&money, zone, now());
-                let mut settlement = settlement(request(), &[], actual);
-                settlement.provider = Some((money.id, counters));
-                worker.limiter.settle(settlement);
-            };
-            charge(60);
-            charge(60);
-            eventually("over", async || worker.limiter.provider_over(&money, zone, now())).await;
-            assert_eq!(worker.limiter.provider_load(&money, zone, now()), Some(Measure::Usd));
-
-            let mut full = upstream(vec![Limit {
-                measure: Measure::Sessions,
-                window: Window::Concurrent,
-                amount: 1,
-                since_ms: None,
-            }]);
-            full.id = ProviderId(8);
-            let ask = Ask {
-                request: request(),
-                user: UserId(42),
-                now_ms: now(),
-                counters: &[],
-                estimate: NanoUsd(0),
-                session: Some("a"),
-                session_ttl: SESSION_TTL,
-            };
-            worker.limiter.provider_began(&ask, &full, zone);
-            eventually("full", async || {
-                worker.limiter.provider_load(&full, zone, now()) == Some(Measure::Sessions)
-            })
-            .await;
-            worker.stop().await;
-        });
-    }
 }
 
 #[test]

@@ -97,6 +97,16 @@ impl Drop for RedisServer {
     }
 }
 
+/// Nothing is left in Redis for ever, and all of one owner's lies in one slot.
+pub(super) fn every_key_expires(server: &RedisServer) {
+    for key in server.command(&["--scan"]).lines() {
+        let ttl: i64 = server.command(&["PTTL", key]).trim().parse().expect("number");
+        assert!(ttl > 0, "{key} has no time to live: {ttl}");
+        let is_home = key.starts_with("sw:{o1}:") || key.starts_with("sw:{o2}:");
+        assert!(is_home, "{key} lies in another slot");
+    }
+}
+
 /// Times of the tests; generous where a slow machine must not fail.
 pub(super) fn options() -> Options {
     Options {
