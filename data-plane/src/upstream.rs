@@ -8,6 +8,7 @@
 mod body;
 mod client;
 mod connect;
+mod decode;
 mod exchange;
 mod failure;
 mod framing;

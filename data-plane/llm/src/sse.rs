@@ -116,6 +116,13 @@ impl Parser {
         self.dispatch(&mut pending, &mut on_event);
     }
 
+    /// Passes over the rest of the unfinished event, and forgets what is held of it.
+    pub fn pass_over(&mut self) {
+        self.dropping = true;
+        self.data = Vec::new();
+        self.line = if self.line.is_empty() { Vec::new() } else { vec![b':'] };
+    }
+
     /// Bytes held for the unfinished event.
     pub fn held(&self) -> usize {
         self.line.len() + self.data.len()

@@ -178,6 +178,21 @@ impl UsageScanner {
         self.seen.service_tier.as_deref()
     }
 
+    /// Bytes held for an unfinished event.
+    pub fn held(&self) -> usize {
+        match &self.input {
+            Input::Stream(parser) => parser.held(),
+            Input::Json(_) => 0,
+        }
+    }
+
+    /// There is no room for the unfinished event: it is passed over, and what it says is not known.
+    pub fn pass_over(&mut self) {
+        if let Input::Stream(parser) = &mut self.input {
+            parser.pass_over();
+        }
+    }
+
     /// How many events have come.
     pub fn events(&self) -> u64 {
         self.seen.events

@@ -4,6 +4,7 @@
 mod exchange;
 mod fault;
 mod hold;
+mod nature;
 mod patience;
 
 use super::meter::Meter;
@@ -11,8 +12,12 @@ use super::{Proxy, force};
 use crate::table::Upstream;
 use crate::telemetry::trace;
 use crate::upstream::{self, Stage};
+use contract::usage::AttemptResult;
 use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::response::Parts;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -31,25 +36,49 @@ impl Proxy {
         meter: &mut Meter,
         target: Target<'_>,
     ) -> Result<Answer, Fault> {
-        let Target { up, model, span } = target;
-        let body = outbound(exchange, up, model);
+        let (now, limits) = (Instant::now(), self.limits(exchange, target.up));
+        let first = [limits.first(now), exchange.silence.ends()].into_iter().flatten().min();
+        let alarm = pin!(sleep_until(first.unwrap_or(now)));
+        let mut patience = Patience::new(alarm, limits, exchange.silence, now);
+        let ask_usage = exchange.inject_usage && !target.up.refuses_usage.load(Ordering::Relaxed);
+        let answer = self.ask(exchange, meter, &mut patience, (&target, ask_usage)).await;
+        if !answer.as_ref().is_ok_and(Answer::refuses_usage) {
+            return answer;
+        }
+        let answer = Box::pin(self.ask(exchange, meter, &mut patience, (&target, false))).await;
+        // If it says so again, it means the caller's own members.
+        if answer.as_ref().is_ok_and(|answer| answer.result == AttemptResult::Success) {
+            target.up.refuses_usage.store(true, Ordering::Relaxed);
+        }
+        answer
+    }
+
+    /// Sends the request and reads what comes until it is known what it is.
+    async fn ask(
+        &self,
+        exchange: &Exchange<'_>,
+        meter: &mut Meter,
+        patience: &mut Patience<'_>,
+        (target, ask_usage): (&Target<'_>, bool),
+    ) -> Result<Answer, Fault> {
+        let Target { up, model, span } = *target;
+        let body = outbound(exchange, up, model, ask_usage);
         let mut ours = HeaderMap::new();
         trace::inject(span, &mut ours);
         force::flags(up, exchange, model, &mut ours);
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(&failure))?;
-        let (now, limits) = (Instant::now(), self.limits(exchange, up));
-        let first = [limits.first(now), exchange.silence.ends()].into_iter().flatten().min();
-        let alarm = pin!(sleep_until(first.unwrap_or(now)));
-        let mut patience = Patience::new(alarm, limits, exchange.silence, now);
         let sending = self.client.send_marking(up, request, Duration::ZERO, meter.is_with_upstream());
         let response = match patience.wait(sending).await {
             Ok(sent) => sent.map_err(|failure| Fault::unreachable(&failure))?,
             Err(Late) => return Err(Fault::unreachable(&self.client.late(Stage::Head))),
         };
-        let (head, mut body) = response.into_parts();
+        let (mut head, mut body) = response.into_parts();
         if !head.status.is_success() {
             meter.is_with_upstream().set(false);
+        }
+        if exchange.route.kind.is_metered() && head.headers.contains_key(CONTENT_ENCODING) {
+            body = unpacked(&mut head, body)?;
         }
         let waits = exchange.is_streamed() && head.status.is_success();
         if !waits {
@@ -57,16 +86,20 @@ impl Proxy {
         }
         match head.status.as_u16() {
             200..=299 => {
-                let held = hold(exchange, &self.shared, meter, &mut patience, (head, body)).await;
+                let held = hold(exchange, &self.shared, meter, patience, (head, body)).await;
                 let mut answer = held.map_err(|fault| fault.without(up))?;
                 if waits {
                     // Only now: until there is content the patience decides.
                     answer.body.set_idle_timeout(self.idle_timeout(up));
                 }
+                answer.usage_asked = ask_usage;
                 Ok(answer)
             }
             // The caller's fault: the answer is the caller's, whoever would be asked.
-            400 | 405..=407 | 409..=428 | 430..=499 => Ok(Box::pin(refusal(up, head, body)).await),
+            400 | 405..=407 | 409..=428 | 430..=499 => {
+                let answer = Box::pin(refusal(up, head, body)).await;
+                Ok(Answer { usage_asked: ask_usage, ..answer })
+            }
             status => Err(Box::pin(fault(up, status, &head, body)).await),
         }
     }
@@ -82,4 +115,17 @@ impl Proxy {
     fn idle_timeout(&self, up: &Upstream) -> Duration {
         if up.row.idle_timeout.is_zero() { self.shared.config.idle_timeout } else { up.row.idle_timeout }
     }
+}
+
+/// A compressed answer, read and passed on uncompressed.
+#[cold]
+fn unpacked(head: &mut Parts, body: upstream::Body) -> Result<upstream::Body, Fault> {
+    let encoding = head.headers.remove(CONTENT_ENCODING);
+    let encoding = encoding.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
+    if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
+        return Ok(body);
+    }
+    head.headers.remove(CONTENT_LENGTH);
+    let status = Some(head.status.as_u16());
+    body.unpack(encoding).ok_or_else(|| Fault::broken(status, "the answer is compressed in an unknown way"))
 }

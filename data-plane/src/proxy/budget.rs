@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// So much of an answer is held without being counted: most answers are smaller, and a request has such buffers
 /// anyway.
-const FREE: usize = 64 * 1024;
+pub const FREE: usize = 64 * 1024;
 
 /// Bytes of bodies that this process holds, over all requests.
 #[derive(Debug, Default)]
@@ -24,6 +24,17 @@ impl Share {
     /// An empty share of `budget`.
     pub fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Takes or gives back what is missing to `bytes`, and says whether all together is within `limit`.
+    pub fn resize(&mut self, bytes: usize, limit: u64) -> Result<(), Refusal> {
+        let (had, wanted) = (self.bytes, bytes as u64);
+        if wanted >= had {
+            return self.grow(usize::try_from(wanted - had).unwrap_or(usize::MAX), limit);
+        }
+        self.budget.0.fetch_sub(had - wanted, Ordering::Relaxed);
+        self.bytes = wanted;
+        Ok(())
     }
 
     /// Takes more, and says whether all together is within `limit`.

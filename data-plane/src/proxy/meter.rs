@@ -7,6 +7,7 @@
 mod bill;
 
 use super::Shared;
+use super::budget::Budget;
 use super::opening::Opening;
 use crate::bill::Bill;
 use crate::clock::Instant;
@@ -135,6 +136,11 @@ impl Meter {
     pub fn keep_alive(&self) -> Option<Duration> {
         let every = self.shared.config.sse_keepalive;
         (self.opening.streamed && !every.is_zero()).then_some(every)
+    }
+
+    /// What bodies of all requests share, and its bound.
+    pub fn budget(&self) -> (&Arc<Budget>, u64) {
+        (&self.shared.budget, self.shared.config.body_budget_bytes as u64)
     }
 
     /// Whether the record is written.

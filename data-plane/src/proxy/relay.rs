@@ -5,7 +5,7 @@
 //! that is killed right after has lost nothing.
 
 use super::body::BodyError;
-use super::budget::Share;
+use super::budget::{FREE, Share};
 use super::meter::{Meter, STATUS_CUT};
 use crate::upstream::{self, Heard};
 use bytes::Bytes;
@@ -34,6 +34,8 @@ pub struct Stream {
     outcome: Outcome,
     /// Bytes still to come, where the upstream said how many.
     length: Option<u64>,
+    /// The room that an unfinished event takes in the scanner, if it is much.
+    unfinished: Option<Share>,
     /// Where a keep-alive may stand.
     frame_end: FrameEnd,
 }
@@ -79,6 +81,7 @@ impl Stream {
             status,
             outcome,
             length,
+            unfinished: None,
             frame_end: FrameEnd::default(),
         };
         held.into_iter().for_each(|data| stream.take_in(data));
@@ -113,12 +116,33 @@ impl Stream {
                 Some(Ok(Heard::Data(data))) => {
                     if let Some(scanner) = self.meter.scanner() {
                         scanner.feed(&data);
+                        let held = scanner.held();
+                        if held > FREE || self.unfinished.is_some() {
+                            self.make_room(held);
+                        }
                     }
                     self.take_in(data);
                     self.finish_if_complete();
                 }
                 Some(Err(failure)) => return Poll::Ready(self.broke(&failure.to_string())),
                 None => return Poll::Ready(self.ended()),
+            }
+        }
+    }
+
+    /// An event that is long and unfinished counts like a body; without room for it, it passes unread. Images come so.
+    #[cold]
+    fn make_room(&mut self, held: usize) {
+        if held <= FREE {
+            self.unfinished = None;
+            return;
+        }
+        let (budget, limit) = self.meter.budget();
+        let share = self.unfinished.get_or_insert_with(|| Share::new(budget));
+        if share.resize(held, limit).is_err() {
+            self.unfinished = None;
+            if let Some(scanner) = self.meter.scanner() {
+                scanner.pass_over();
             }
         }
     }

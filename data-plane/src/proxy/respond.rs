@@ -74,13 +74,13 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 }
 
 /// The upstream's answer as the caller gets it; the body takes the meter along.
-pub fn relay(answer: Answer, meter: Box<Meter>, inject_usage: bool) -> Response<Body> {
-    let Answer { mut head, held, share, body, events, result } = answer;
+pub fn relay(answer: Answer, meter: Box<Meter>) -> Response<Body> {
+    let Answer { mut head, held, share, body, events, usage_asked, result } = answer;
     strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.
     head.version = http::Version::HTTP_11;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-    let filter = (inject_usage && events).then(HoldBack::default);
+    let filter = (usage_asked && events).then(HoldBack::default);
     if events {
         // A keep-alive, an error event or a chunk that is left out changes it.
         head.headers.remove(header::CONTENT_LENGTH);

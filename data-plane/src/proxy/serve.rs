@@ -108,9 +108,8 @@ impl Proxy {
         {
             self.shared.live.keep(spoken);
         }
-        let inject_usage = ask.as_ref().is_some_and(|ask| {
-            route.kind == EndpointKind::ChatCompletions && ask.stream && !ask.include_usage
-        });
+        let inject_usage =
+            ask.as_ref().is_some_and(|ask| reports_on_demand(&route) && ask.stream && !ask.include_usage);
         let cache_ttl = meter.opening().caller.key.cache_ttl;
         if let Some(every) = meter.keep_alive().filter(|_| route.kind.is_metered()) {
             silence.limit(Beat { dialect: route.dialect, id: meter.opening().id, every });
@@ -135,8 +134,13 @@ impl Proxy {
         if silence.is_broken() && !answer.events {
             return Ok(respond::refused_late(answer, meter));
         }
-        Ok(respond::relay(answer, meter, inject_usage))
+        Ok(respond::relay(answer, meter))
     }
+}
+
+/// Whether a stream reports its usage only if it is asked to. Who refuses to be asked is asked again without.
+fn reports_on_demand(route: &Route<'_>) -> bool {
+    route.kind == EndpointKind::ChatCompletions || route.kind.is_metered() && route.tail == "/completions"
 }
 
 /// Where from and when.

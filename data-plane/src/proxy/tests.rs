@@ -14,3 +14,5 @@ mod walk;
 mod admission;
 mod endings;
 mod failover;
+mod nature;
+mod silence;

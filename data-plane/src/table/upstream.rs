@@ -6,6 +6,7 @@ use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider}
 use regex::{Regex, RegexBuilder};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use url::{Position, Url};
 
 /// Memory that one compiled expression may take. Enough for any list of model names; a bound against
@@ -78,6 +79,8 @@ pub struct Upstream {
     problems: Vec<Invalid>,
     /// The part of every request to it that is the same.
     pub prepared: Memo,
+    /// It refused to be asked for the usage of a stream. Learnt by asking, and forgotten when its row changes.
+    pub refuses_usage: AtomicBool,
 }
 
 impl Upstream {
@@ -106,7 +109,18 @@ impl Upstream {
         let allowed =
             allowed.map(|(at, rule)| compile(rule, format!("allowed_models[{at}].pattern"))).collect();
         let lane = lane.into();
-        Ok(Self { row, secret, base, proxy, lane, redirects, allowed, problems, prepared: Memo::default() })
+        Ok(Self {
+            row,
+            secret,
+            base,
+            proxy,
+            lane,
+            redirects,
+            allowed,
+            problems,
+            prepared: Memo::default(),
+            refuses_usage: AtomicBool::new(false),
+        })
     }
 
     /// The rules that do not compile.

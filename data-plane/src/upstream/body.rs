@@ -1,6 +1,7 @@
 //! The body of an upstream's answer. At a clean end its connection rests in the pool; dropped before, it closes
 //! the connection, which is how the upstream learns that nobody listens any more.
 
+use super::decode::Packed;
 use super::exchange::{Begun, Exchange, Piece};
 use super::failure::{Failure, FailureClass, Stage};
 use super::framing::Framing;
@@ -16,7 +17,19 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 /// What an upstream answers: all that has come, as one frame. Trailers are left out.
-pub struct Body {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are plain: a box would cost each answer an allocation"
+)]
+pub enum Body {
+    /// As it comes.
+    Plain(Plain),
+    /// Compressed by the upstream, read uncompressed.
+    Packed(Box<Packed>),
+}
+
+/// A body as it comes.
+pub struct Plain {
     /// Until the end.
     exchange: Option<Exchange>,
     framing: Framing,
@@ -33,6 +46,8 @@ pub struct Body {
     last_told: Instant,
     /// Made at the first wait. Not moved at every frame: when it rings, the times above say whether it is time.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// A pause that whoever reads through something in between has not heard of yet.
+    noted: bool,
 }
 
 /// What comes of a body.
@@ -53,7 +68,7 @@ enum Rung {
 impl Body {
     pub(super) fn answer(begun: Begun, exchange: Exchange, pool: Rc<Pool>, reused: bool) -> Response<Self> {
         let now = Instant::now();
-        let mut body = Self {
+        let mut plain = Plain {
             exchange: Some(exchange),
             framing: begun.framing,
             keep: begun.keep,
@@ -65,27 +80,70 @@ impl Body {
             last_frame: now,
             last_told: now,
             alarm: None,
+            noted: false,
         };
-        body.end_if_complete();
-        Response::from_parts(begun.parts, body)
+        plain.end_if_complete();
+        Response::from_parts(begun.parts, Self::Plain(plain))
+    }
+
+    /// The same, uncompressed; `None` if `encoding`, the content coding of the answer, is none that we know.
+    pub fn unpack(self, encoding: &str) -> Option<Self> {
+        match self {
+            Self::Plain(plain) => Packed::new(plain, encoding).map(|packed| Self::Packed(Box::new(packed))),
+            Self::Packed(_) => None,
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Plain)) {
+        match self {
+            Self::Plain(plain) => change(plain),
+            Self::Packed(packed) => change(&mut packed.plain()),
+        }
     }
 
     /// The longest wait for the next frame; zero: no limit.
     pub fn set_idle_timeout(&mut self, limit: Duration) {
-        self.idle_timeout = if limit.is_zero() { Duration::MAX } else { limit };
-        self.last_frame = Instant::now();
-        self.alarm = None;
+        self.change(|plain| {
+            plain.idle_timeout = if limit.is_zero() { Duration::MAX } else { limit };
+            plain.last_frame = Instant::now();
+            plain.alarm = None;
+        });
     }
 
     /// From now on [`Body::poll_heard`] says so whenever nothing has come for that long.
     pub fn tell_pauses(&mut self, after: Duration) {
-        self.pause = after;
-        self.alarm = None;
+        self.change(|plain| {
+            plain.pause = after;
+            plain.alarm = None;
+        });
     }
 
     /// Whether the exchange used a connection that had rested.
     pub fn reused(&self) -> bool {
-        self.reused
+        match self {
+            Self::Plain(plain) => plain.reused,
+            Self::Packed(packed) => packed.plain().reused,
+        }
+    }
+
+    /// What comes next: content, a pause if they are told, a failure; `None` at the end.
+    pub fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Heard, Failure>>> {
+        match self {
+            Self::Plain(plain) => plain.poll_heard(cx),
+            Self::Packed(packed) => packed.poll_heard(cx),
+        }
+    }
+}
+
+impl Plain {
+    /// Keeps a pause for [`Plain::paused`].
+    pub(super) fn note_pause(&mut self) {
+        self.noted = true;
+    }
+
+    /// Whether there was a pause since the last call.
+    pub(super) fn paused(&mut self) -> bool {
+        std::mem::take(&mut self.noted)
     }
 
     fn end_if_complete(&mut self) {
@@ -135,8 +193,7 @@ impl Body {
         [late, pause].into_iter().flatten().min()
     }
 
-    /// What comes next: content, a pause if they are told, a failure; `None` at the end.
-    pub fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Heard, Failure>>> {
+    pub(super) fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Heard, Failure>>> {
         if let Some(data) = self.ready.take() {
             return Poll::Ready(Some(Ok(Heard::Data(data))));
         }
@@ -185,12 +242,16 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.exchange.is_none() && self.ready.is_none()
+        match self {
+            Self::Plain(plain) => plain.exchange.is_none() && plain.ready.is_none(),
+            Self::Packed(packed) => packed.is_end(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ready = self.ready.as_ref().map_or(0, |data| data.len() as u64);
-        match (&self.exchange, &self.framing) {
+        let Self::Plain(plain) = self else { return SizeHint::default() };
+        let ready = plain.ready.as_ref().map_or(0, |data| data.len() as u64);
+        match (&plain.exchange, &plain.framing) {
             (None, _) => SizeHint::with_exact(ready),
             (Some(_), Framing::Length(left)) => SizeHint::with_exact(ready + left),
             (Some(_), _) => SizeHint::default(),

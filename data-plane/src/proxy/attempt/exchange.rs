@@ -10,6 +10,7 @@ use contract::table::CacheTtl;
 use contract::usage::AttemptResult;
 use http::response::Parts;
 use llm::request::{Ask, Edits};
+use memchr::memmem;
 use std::collections::VecDeque;
 
 /// What is sent, whoever gets it.
@@ -59,14 +60,28 @@ pub struct Answer {
     pub body: upstream::Body,
     /// Whether it is an event stream.
     pub events: bool,
+    /// Whether its usage was asked for by us.
+    pub usage_asked: bool,
     /// `Success` for a 2xx, `ClientError` for the caller's own fault.
     pub result: AttemptResult,
 }
 
+impl Answer {
+    /// Whether it refuses what we put into the caller's request: strict upstreams take no member they do not know.
+    pub fn refuses_usage(&self) -> bool {
+        let names = |data: &Bytes| {
+            ["stream_options", "include_usage"]
+                .iter()
+                .any(|name| memmem::find(data, name.as_bytes()).is_some())
+        };
+        self.usage_asked && matches!(self.head.status.as_u16(), 400 | 422) && self.held.iter().any(names)
+    }
+}
+
 /// The body as this provider gets it.
-pub fn outbound(exchange: &Exchange<'_>, up: &Upstream, model: &str) -> Bytes {
+pub fn outbound(exchange: &Exchange<'_>, up: &Upstream, model: &str, ask_usage: bool) -> Bytes {
     let Some(ask) = exchange.ask else { return exchange.body.clone() };
     let forced = force::members(up, exchange.route.kind, exchange.cache_ttl, ask, model);
-    let edits = Edits { model: Some(model), include_usage: exchange.inject_usage, forced: &forced };
+    let edits = Edits { model: Some(model), include_usage: ask_usage, forced: &forced };
     llm::request::edit(exchange.body, ask, edits)
 }

@@ -98,7 +98,15 @@ pub async fn refusal(up: &Upstream, mut head: Parts, mut body: upstream::Body) -
         Bytes::from(text)
     };
     let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
-    Answer { head, held, share: None, body, events: false, result: AttemptResult::ClientError }
+    Answer {
+        head,
+        held,
+        share: None,
+        body,
+        events: false,
+        usage_asked: false,
+        result: AttemptResult::ClientError,
+    }
 }
 
 /// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.

@@ -6,10 +6,13 @@ use super::super::head::header;
 use super::super::meter::Meter;
 use super::exchange::{Answer, Exchange};
 use super::fault::Fault;
+use super::nature::Nature;
 use super::patience::{Late, Patience};
 use crate::upstream;
 use bytes::Bytes;
 use contract::usage::AttemptResult;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use http::response::Parts;
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -29,17 +32,15 @@ pub async fn hold(
     shared: &Shared,
     meter: &mut Meter,
     patience: &mut Patience<'_>,
-    (head, mut body): (Parts, upstream::Body),
+    (mut head, mut body): (Parts, upstream::Body),
 ) -> Result<Answer, Fault> {
     let status = Some(head.status.as_u16());
     let content_type = header(&head.headers, "content-type").unwrap_or_default();
-    let events = content_type.starts_with("text/event-stream");
-    let document = content_type.contains("json") || content_type.starts_with("text/");
+    let label = Nature::labelled(content_type);
     let metered = exchange.route.kind.is_metered();
     let config = &shared.config;
-    let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
     let mut room = Room::new(&shared.budget, config.body_budget_bytes);
-    let scanner = meter.answering(UsageScanner::new(exchange.route.dialect, events));
+    let mut nature = None;
     let mut held = VecDeque::new();
     let mut bytes = 0;
     while !(body.is_end_stream() && bytes > 0) {
@@ -50,17 +51,32 @@ pub async fn hold(
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
-        scanner.feed(&data);
         bytes += data.len();
         let has_room = room.take(data.len());
         held.push_back(data);
-        // The rest of a document may tell more; a web page, or what is no document, is known by its beginning.
+        let fresh = nature.is_none();
+        let Some(known) = nature.or_else(|| recognise(exchange, label, &held)) else {
+            if bytes >= config.stream_gate_bytes || !has_room {
+                break;
+            }
+            patience.sign();
+            continue;
+        };
+        nature = Some(known);
+        let scanner = match meter.scanner() {
+            Some(scanner) => {
+                held.back().into_iter().for_each(|data| scanner.feed(data));
+                scanner
+            }
+            None => begun(exchange, meter, known, &held),
+        };
+        let events = known == Nature::Events;
+        // The rest of an object may tell more; a web page, or what is no document, is known by its beginning.
         if metered
+            && fresh
             && !events
-            && held.len() == 1
-            && let Some(first) = held.front()
-            && !(document && first.trim_ascii_start().starts_with(b"{"))
-            && let Some(fake) = fake_success(Some(content_type), first)
+            && !starts_object(&held)
+            && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
         {
             return Err(Fault::disguised(status, fake.status(), fake.reason()));
         }
@@ -68,13 +84,14 @@ pub async fn hold(
             if error.status() == 400 {
                 // The caller's fault in an event instead of a status: it is the caller's to see.
                 let share = room.into_share();
-                return Ok(Answer { head, held, share, body, events, result: AttemptResult::ClientError });
+                let result = AttemptResult::ClientError;
+                return Ok(Answer { head, held, share, body, events, usage_asked: false, result });
             }
             return Err(Fault::disguised(status, error.status(), &error.message));
         }
         let gate = || scanner.first_content() || scanner.events() >= config.stream_gate_events as u64;
-        let known = if events { gate() } else { !document };
-        if known || bytes >= bound || !has_room {
+        let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
+        if (if events { gate() } else { known == Nature::Other }) || bytes >= bound || !has_room {
             break;
         }
         patience.sign();
@@ -82,25 +99,76 @@ pub async fn hold(
     if bytes == 0 && metered {
         return Err(Fault::broken(status, "empty answer"));
     }
-    if metered && !events && document {
-        if scanner.may_be_fake()
-            && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
-        {
-            return Err(Fault::disguised(status, fake.status(), fake.reason()));
-        }
-        if body.is_end_stream() && !scanner.ended() {
-            return Err(Fault::broken(status, "the answer ended before its end"));
-        }
+    let known = nature.unwrap_or(label);
+    let scanner = match meter.scanner() {
+        Some(scanner) => scanner,
+        None => begun(exchange, meter, known, &held),
+    };
+    if metered && let Some(fault) = complaint(known, scanner, &held, (&head, body.is_end_stream())) {
+        return Err(fault);
     }
-    if events && metered && body.is_end_stream() && !scanner.first_content() && !scanner.ended() {
-        return Err(Fault::broken(status, "the stream ended before its first content"));
-    }
+    let events = known == Nature::Events;
     if exchange.silence.is_broken() && !events {
         // It could be sent no more: what the caller has is the head of a stream.
         return Err(Fault::unfit(status, "a document where a stream was asked for"));
     }
+    if events && label != Nature::Events {
+        // Some clients of streams insist on the label.
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    }
     let share = room.into_share();
-    Ok(Answer { head, held, share, body, events, result: AttemptResult::Success })
+    Ok(Answer { head, held, share, body, events, usage_asked: false, result: AttemptResult::Success })
+}
+
+/// What an answer is, if what is held of it tells. What nobody is billed for is what it says it is.
+fn recognise(exchange: &Exchange<'_>, label: Nature, held: &VecDeque<Bytes>) -> Option<Nature> {
+    if !exchange.route.kind.is_metered() {
+        return Some(label);
+    }
+    label.seen(exchange.is_streamed(), held)
+}
+
+/// The scanner of an answer of which it is known now what it is.
+fn begun<'m>(
+    exchange: &Exchange<'_>,
+    meter: &'m mut Meter,
+    known: Nature,
+    held: &VecDeque<Bytes>,
+) -> &'m mut UsageScanner {
+    let scanner = meter.answering(UsageScanner::new(exchange.route.dialect, known == Nature::Events));
+    held.iter().for_each(|data| scanner.feed(data));
+    scanner
+}
+
+/// What is wrong with a good answer that is held as far as it can be.
+fn complaint(
+    known: Nature,
+    scanner: &UsageScanner,
+    held: &VecDeque<Bytes>,
+    (head, ended): (&Parts, bool),
+) -> Option<Fault> {
+    let status = Some(head.status.as_u16());
+    match known {
+        Nature::Document => {
+            let content_type = header(&head.headers, "content-type");
+            if scanner.may_be_fake()
+                && let Some(fake) = fake_success(content_type, &start_of(held))
+            {
+                return Some(Fault::disguised(status, fake.status(), fake.reason()));
+            }
+            let cut = ended && !scanner.ended();
+            cut.then(|| Fault::broken(status, "the answer ended before its end"))
+        }
+        Nature::Events => {
+            let empty = ended && !scanner.first_content() && !scanner.ended();
+            empty.then(|| Fault::broken(status, "the stream ended before its first content"))
+        }
+        Nature::Other => None,
+    }
+}
+
+fn starts_object(held: &VecDeque<Bytes>) -> bool {
+    held.front().is_some_and(|first| first.trim_ascii_start().starts_with(b"{"))
 }
 
 /// The first bytes of a document that came in pieces.
