@@ -4,6 +4,7 @@
 //! Floor 2. Never waits, never does I/O; transitions are collected for `control` to report.
 
 pub mod book;
+pub mod fault;
 pub mod machine;
 
 pub use book::Book;
