@@ -356,6 +356,27 @@ pub struct Health {
     pub epoch: i64,
 }
 
+impl Health {
+    /// Which of two reports of one provider holds: the newer one; of two of the same number, which two proxies made at
+    /// the same time, the more careful one. Both planes compare this, so that all come to the same.
+    pub fn order(&self) -> (i64, u8, i64) {
+        let (care, until_ms) = self.state.care(self.until_ms);
+        (self.epoch, care, until_ms)
+    }
+}
+
+impl CircuitState {
+    /// How careful a state is, and of open ones which is open for longer.
+    pub fn care(self, until_ms: Option<i64>) -> (u8, i64) {
+        match self {
+            Self::Closed => (0, 0),
+            Self::HalfOpen => (1, 0),
+            Self::Open => (2, until_ms.unwrap_or_default()),
+            Self::Disabled => (3, 0),
+        }
+    }
+}
+
 /// All rows of one section.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {

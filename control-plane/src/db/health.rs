@@ -1,5 +1,6 @@
-//! Provider health as the proxies reported it. The highest epoch wins, so that two proxies that saw the same
-//! thing, and a report that was delayed, do no harm.
+//! Provider health as the proxies reported it. The highest epoch wins, and of one epoch the more careful state, so
+//! that two proxies that saw the same thing, and a report that was delayed, do no harm. It stands beside what people
+//! set and never changes `providers.enabled`.
 
 use super::generation::bump_in_tx;
 use super::schema::{provider_health, providers};
@@ -12,7 +13,7 @@ use diesel::upsert::excluded;
 use diesel_async::RunQueryDsl;
 use std::collections::HashMap;
 
-/// The reason under which a provider is disabled when its credential is refused.
+/// The reason under which a provider is kept out of use while its credential is refused.
 pub const CREDENTIAL: &str = "credential";
 /// The reason under which a proxy opens a circuit after failures in a row.
 const FAILURES: &str = "failures";
@@ -43,25 +44,60 @@ pub fn word(state: CircuitState) -> &'static str {
     }
 }
 
+/// The state that a word of the column names.
+fn state_of(word: &str) -> CircuitState {
+    match word {
+        "open" => CircuitState::Open,
+        "half-open" => CircuitState::HalfOpen,
+        "disabled" => CircuitState::Disabled,
+        _ => CircuitState::Closed,
+    }
+}
+
+/// The stored epoch, state and end of one provider; all empty where nothing is stored.
+type Stored = (Option<i64>, Option<String>, Option<DateTime<Utc>>);
+
+/// [`Health::order`] of what is stored.
+fn order((epoch, state, until): &Stored) -> Option<(i64, u8, i64)> {
+    let until_ms = until.map(|until| until.timestamp_millis());
+    let (care, until_ms) = state_of(state.as_deref().unwrap_or_default()).care(until_ms);
+    epoch.map(|epoch| (epoch, care, until_ms))
+}
+
+/// [`Health::order`] in SQL, for what is stored and what is to be stored.
+const IS_NEWER: &str = "(provider_health.epoch, \
+    array_position(ARRAY['closed', 'half-open', 'open', 'disabled'], provider_health.state), \
+    coalesce(provider_health.until, '-infinity')) \
+  < (excluded.epoch, array_position(ARRAY['closed', 'half-open', 'open', 'disabled'], excluded.state), \
+    coalesce(excluded.until, '-infinity'))";
+
 /// Those of `reports` that are newer than what is stored, for providers that exist.
 pub async fn newer(conn: &mut Conn, reports: &[Health]) -> Result<Vec<Health>, Error> {
     let ids: Vec<i64> = reports.iter().map(|health| health.provider_id.0).collect();
-    let known: Vec<(i64, Option<i64>)> = providers::table
+    let known: Vec<(i64, Stored)> = providers::table
         .left_join(provider_health::table.on(provider_health::provider_id.eq(providers::id)))
         .filter(providers::id.eq_any(&ids))
         .filter(providers::deleted_at.is_null())
-        .select((providers::id, provider_health::epoch.nullable()))
+        .select((
+            providers::id,
+            (
+                provider_health::epoch.nullable(),
+                provider_health::state.nullable(),
+                provider_health::until.nullable(),
+            ),
+        ))
         .load(conn)
         .await?;
-    let known: HashMap<i64, Option<i64>> = known.into_iter().collect();
+    let known: HashMap<i64, Stored> = known.into_iter().collect();
     let is_newer = |health: &&Health| {
-        known.get(&health.provider_id.0).is_some_and(|epoch| epoch.is_none_or(|epoch| epoch < health.epoch))
+        let known = known.get(&health.provider_id.0);
+        known.is_some_and(|stored| order(stored).is_none_or(|stored| stored < health.order()))
     };
     Ok(reports.iter().filter(is_newer).cloned().collect())
 }
 
-/// Stores reports under a new generation. A provider whose credential was refused is switched off, with the
-/// reason, until a person switches it on again.
+/// Stores reports under a new generation. A provider whose credential was refused shows that as the reason why it is
+/// out of use, until it comes back; whether it is enabled is for people to say.
 pub async fn store_in_tx(conn: &mut Conn, reports: &[Health]) -> Result<usize, Error> {
     let generation = bump_in_tx(conn).await?;
     let ids: Vec<i64> = reports.iter().map(|health| health.provider_id.0).collect();
@@ -77,8 +113,8 @@ pub async fn store_in_tx(conn: &mut Conn, reports: &[Health]) -> Result<usize, E
     for health in reports {
         let Some(owner_id) = owners.get(&health.provider_id.0) else { continue };
         let changed = upsert_in_tx(conn, health, *owner_id, generation).await?;
-        if changed && health.state == CircuitState::Disabled {
-            disable_in_tx(conn, health.provider_id.0, generation).await?;
+        if changed {
+            explain_in_tx(conn, health.provider_id.0, is_refused(health).then_some(CREDENTIAL)).await?;
         }
         if changed && is_news(health) {
             notifications::add_breaker_in_tx(conn, *owner_id, health, generation).await?;
@@ -91,10 +127,16 @@ pub async fn store_in_tx(conn: &mut Conn, reports: &[Health]) -> Result<usize, E
 /// Whether people want to hear of it: a provider that only waits for its rate limit is no news.
 fn is_news(health: &Health) -> bool {
     match health.state {
-        CircuitState::Open => health.reason == FAILURES,
+        CircuitState::Open => health.reason == FAILURES || health.reason == CREDENTIAL,
         CircuitState::Disabled => true,
         CircuitState::Closed | CircuitState::HalfOpen => false,
     }
+}
+
+/// Whether its credential is refused; the last provider of its kind is only rested for that, not taken away.
+fn is_refused(health: &Health) -> bool {
+    health.state == CircuitState::Disabled
+        || (health.state == CircuitState::Open && health.reason == CREDENTIAL)
 }
 
 async fn upsert_in_tx(
@@ -132,20 +174,16 @@ async fn upsert_in_tx(
             epoch.eq(excluded(epoch)),
             provider_health::generation.eq(excluded(provider_health::generation)),
         ));
-    let changed = diesel::query_dsl::methods::FilterDsl::filter(upsert, epoch.lt(excluded(epoch)))
-        .execute(conn)
-        .await?;
+    let is_newer = diesel::dsl::sql::<diesel::sql_types::Bool>(IS_NEWER);
+    let changed = diesel::query_dsl::methods::FilterDsl::filter(upsert, is_newer).execute(conn).await?;
     Ok(changed > 0)
 }
 
-async fn disable_in_tx(conn: &mut Conn, id: i64, generation: Generation) -> Result<(), Error> {
-    diesel::update(providers::table.filter(providers::id.eq(id)))
-        .set((
-            providers::enabled.eq(false),
-            providers::disabled_reason.eq(CREDENTIAL),
-            providers::generation.eq(generation.0),
-            providers::updated_at.eq(diesel::dsl::now),
-        ))
+/// Says on the provider why it is out of use. The table of the proxies does not hold it, so it has no generation.
+async fn explain_in_tx(conn: &mut Conn, id: i64, why: Option<&str>) -> Result<(), Error> {
+    let other = providers::id.eq(id).and(providers::disabled_reason.is_distinct_from(why));
+    diesel::update(providers::table.filter(other))
+        .set(providers::disabled_reason.eq(why))
         .execute(conn)
         .await?;
     Ok(())
@@ -154,7 +192,7 @@ async fn disable_in_tx(conn: &mut Conn, id: i64, generation: Generation) -> Resu
 /// How far a person's reset goes ahead: reports that are under way when it is made stay behind it.
 const RESET_STEP: i64 = 1_000;
 
-/// Closes a provider's circuit under the caller's generation: a person switched it on or reset it. Proxies
+/// Closes a provider's circuit under the caller's generation: a person reset it or gave it a new credential. Proxies
 /// take it because its epoch is higher than that of every report before, and forget what they counted.
 pub async fn reset_in_tx(
     conn: &mut Conn,
@@ -187,7 +225,7 @@ pub async fn reset_in_tx(
         ))
         .execute(conn)
         .await?;
-    Ok(())
+    explain_in_tx(conn, provider_id, None).await
 }
 
 /// What is known of one provider.
@@ -230,7 +268,8 @@ mod tests {
 
     fn report(id: i64, state: CircuitState, epoch: i64) -> Health {
         let reason = "failures".to_owned();
-        Health { provider_id: ProviderId(id), state, until_ms: Some(9), reason, failures: 5, epoch }
+        let until_ms = (state == CircuitState::Open).then_some(9);
+        Health { provider_id: ProviderId(id), state, until_ms, reason, failures: 5, epoch }
     }
 
     async fn store(conn: &mut Conn, reports: &[Health]) -> usize {
@@ -244,8 +283,12 @@ mod tests {
         join.select(columns).first(conn).await.expect("row")
     }
 
+    async fn reason(conn: &mut Conn) -> Option<String> {
+        providers::table.select(providers::disabled_reason).first(conn).await.expect("row")
+    }
+
     #[tokio::test]
-    async fn the_newest_report_wins_and_a_refused_credential_disables() {
+    async fn the_newest_report_wins_and_of_one_number_the_more_careful() {
         let pool = testing::database().await;
         let mut conn = pool.write().await.expect("connection");
         let conn = &mut *conn;
@@ -263,9 +306,30 @@ mod tests {
         assert_eq!(stored(conn).await, ("open".to_owned(), 2, true));
 
         assert_eq!(store(conn, &[report(3, CircuitState::Disabled, 3)]).await, 1);
-        assert_eq!(stored(conn).await, ("disabled".to_owned(), 3, false));
+        assert_eq!(stored(conn).await, ("disabled".to_owned(), 3, true), "beside what a person set");
+        assert_eq!(reason(conn).await.as_deref(), Some(CREDENTIAL));
         reset_in_tx(conn, 1, 3, Generation(9)).await.expect("reset");
-        assert_eq!(stored(conn).await, ("closed".to_owned(), 1003, false));
+        assert_eq!(stored(conn).await, ("closed".to_owned(), 1003, true));
+        assert_eq!(reason(conn).await, None);
         assert_eq!(store(conn, &[report(3, CircuitState::Open, 4)]).await, 0, "it was under way");
+
+        // Two proxies at the same moment: the same number, different states, in either order of arrival.
+        let until = |until_ms| Health { until_ms, ..report(3, CircuitState::Open, 2000) };
+        for (health, takes) in [
+            (report(3, CircuitState::HalfOpen, 2000), true),
+            (until(Some(9)), true),
+            (until(Some(5)), false),
+            (until(Some(60_000)), true),
+            (report(3, CircuitState::HalfOpen, 2000), false),
+            (report(3, CircuitState::Disabled, 2000), true),
+            (until(Some(90_000)), false),
+            (report(3, CircuitState::Closed, 2000), false),
+            (report(3, CircuitState::Closed, 2001), true),
+        ] {
+            let newer = newer(conn, std::slice::from_ref(&health)).await.expect("look");
+            assert_eq!(newer.len(), usize::from(takes), "{health:?}");
+            assert_eq!(store(conn, &[health.clone()]).await, usize::from(takes), "{health:?}");
+        }
+        assert_eq!(reason(conn).await, None, "it came back");
     }
 }

@@ -1,5 +1,5 @@
-//! Transitions of provider health that proxies report: the newest per provider is kept until it is stored,
-//! so however much comes in, one transaction at a time goes out.
+//! Transitions of provider health that proxies report: the newest per provider, of one epoch the more careful, is kept
+//! until it is stored, so however much comes in, one transaction at a time goes out.
 
 use super::Wake;
 use crate::config;
@@ -36,7 +36,7 @@ impl HealthInbox {
             };
             health.reason.retain(|c| c != '\0');
             let is_known = waiting.get(&id);
-            let is_newer = is_known.is_none_or(|known| known.epoch < health.epoch);
+            let is_newer = is_known.is_none_or(|known| known.order() < health.order());
             if is_newer && (is_known.is_some() || waiting.len() < MAX_WAITING) {
                 waiting.insert(id, health);
             }
@@ -54,7 +54,10 @@ impl HealthInbox {
     fn put_back(&self, reports: Vec<Health>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for health in reports {
-            waiting.entry(health.provider_id.0).or_insert(health);
+            let newer = waiting.get(&health.provider_id.0).is_some_and(|came| health.order() <= came.order());
+            if !newer {
+                waiting.insert(health.provider_id.0, health);
+            }
         }
         self.came.notify_one();
     }
@@ -100,4 +103,34 @@ async fn write(pool: &Pool, reports: &[Health]) -> Result<usize, Error> {
         return Ok(0);
     }
     conn.transaction(async |conn| health::store_in_tx(conn, &newer).await).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use contract::ids::ProviderId;
+    use contract::table::CircuitState;
+
+    #[test]
+    fn of_one_epoch_the_more_careful_state_waits() {
+        let health = |state, epoch| Health {
+            provider_id: ProviderId(1),
+            state,
+            until_ms: (state == CircuitState::Open).then_some(5),
+            reason: String::new(),
+            failures: 0,
+            epoch,
+        };
+        let (open, disabled) = (health(CircuitState::Open, 1), health(CircuitState::Disabled, 1));
+        for order in [[&open, &disabled], [&disabled, &open]] {
+            let inbox = HealthInbox::default();
+            for one in order {
+                inbox.put(pb::HealthReport { transitions: vec![one.into()] });
+            }
+            assert_eq!(inbox.take(), [disabled.clone()]);
+            inbox.put(pb::HealthReport { transitions: vec![order[0].into()] });
+            inbox.put_back(vec![order[1].clone()]);
+            assert_eq!(inbox.take(), [disabled.clone()]);
+        }
+    }
 }

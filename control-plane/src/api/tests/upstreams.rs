@@ -168,20 +168,32 @@ async fn case_37_prices() {
 }
 
 #[actix_web::test]
-async fn a_new_credential_switches_a_refused_provider_on_again() {
+async fn a_new_credential_wakes_a_refused_provider_and_leaves_alone_what_a_person_set() {
+    use crate::db::health;
+    use contract::ids::ProviderId;
+    use contract::table::{CircuitState, Health};
     let api = Api::new().await;
     let add = r#"{"name":"x","url":"https://h","key":"sk-revoked-1"}"#;
     let id = api.data("providers/addProvider", add).await["id"].as_i64().unwrap();
-    let mut conn = api.state.pool.write().await.unwrap();
-    let refused = (providers::enabled.eq(false), providers::disabled_reason.eq("credential"));
-    diesel::update(providers::table.find(id)).set(refused).execute(&mut conn).await.unwrap();
-    drop(conn);
-    let weight =
-        api.data("providers/editProvider", &json!({"providerId": id, "weight": 2}).to_string()).await;
-    assert_eq!((&weight["isEnabled"], &weight["disabledReason"]), (&json!(false), &json!("credential")));
-    let fresh = json!({"providerId": id, "apiKey": "sk-fresh-1"}).to_string();
-    let fresh = api.data("providers/editProvider", &fresh).await;
-    assert_eq!((&fresh["isEnabled"], &fresh["disabledReason"]), (&json!(true), &json!(null)));
+    for (is_enabled, epoch) in [(true, 1), (false, 5_000)] {
+        let set = json!({"providerId": id, "isEnabled": is_enabled}).to_string();
+        api.data("providers/editProvider", &set).await;
+        let (state, reason) = (CircuitState::Disabled, "credential".to_owned());
+        let refused =
+            Health { provider_id: ProviderId(id), state, until_ms: None, reason, failures: 3, epoch };
+        let mut conn = api.state.pool.write().await.unwrap();
+        assert_eq!(health::store_in_tx(&mut conn, &[refused]).await.unwrap(), 1);
+        drop(conn);
+        let weight =
+            api.data("providers/editProvider", &json!({"providerId": id, "weight": 2}).to_string()).await;
+        assert_eq!(
+            (&weight["isEnabled"], &weight["disabledReason"]),
+            (&json!(is_enabled), &json!("credential"))
+        );
+        let fresh = json!({"providerId": id, "apiKey": format!("sk-fresh-{epoch}")}).to_string();
+        let fresh = api.data("providers/editProvider", &fresh).await;
+        assert_eq!((&fresh["isEnabled"], &fresh["disabledReason"]), (&json!(is_enabled), &json!(null)));
+    }
 }
 
 #[actix_web::test]
@@ -221,7 +233,8 @@ async fn health_is_shown_to_anybody_and_reset_by_admins() {
     assert_eq!(shown().await["circuitState"], "open");
     let ask = json!({"providerId": id}).to_string();
     assert_eq!(alice.refused("providers/resetProviderCircuit", &ask).await, code(403, "PERMISSION_DENIED"));
-    assert_eq!(api.data("providers/getProviders", "").await[0]["isEnabled"], false);
+    let provider = api.data("providers/getProviders", "").await[0].clone();
+    assert_eq!((&provider["isEnabled"], &provider["disabledReason"]), (&json!(true), &json!("credential")));
     let reset = api.act("providers/resetProviderCircuit", &ask).await;
     assert_eq!(reset.status, 200, "{}", reset.text);
     assert!(reset.body["generation"].is_i64());

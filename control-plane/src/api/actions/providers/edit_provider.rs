@@ -85,7 +85,8 @@ fn checked(state: &State, ask: &Ask<EditProvider>, old: &Provider) -> Result<Cha
         }
     };
     let fields = form.fields.check(&ask.members, old)?;
-    // A new credential, or being switched on, is what a provider whose credential was refused waits for.
+    // A new credential, or being switched on, wakes a provider whose credential was refused. Whether it is enabled
+    // is only what the form says.
     let was_refused = old.disabled_reason.is_some();
     let is_remedied = credential.is_some() || (was_refused && fields.enabled == Some(true));
     Ok(Change {
@@ -94,7 +95,6 @@ fn checked(state: &State, ask: &Ask<EditProvider>, old: &Provider) -> Result<Cha
         kind: kind(&form.kind)?,
         credential_mask: credential.as_deref().map(key::mask),
         credential: sealed,
-        enabled: fields.enabled.or((was_refused && is_remedied).then_some(true)),
         disabled_reason: is_remedied.then_some(None),
         ..fields
     })

@@ -31,7 +31,7 @@ pub struct CircuitView {
     failure_count: i32,
     /// Unix milliseconds.
     last_failure_time: Option<i64>,
-    /// Unix milliseconds; null where only a person can close it.
+    /// Unix milliseconds; null while its credential is refused: the proxies go on asking it by themselves.
     circuit_open_until: Option<i64>,
     /// From now on, rounded up.
     #[schema(example = 30)]

@@ -5,7 +5,7 @@ use crate::api::audit::Write;
 use crate::api::auth::Admin;
 use crate::api::{Ask, Done, Failure, State};
 use crate::db::health;
-use crate::db::providers::{self, Change};
+use crate::db::providers;
 use crate::rules::Code;
 use crate::rules::form::form;
 use actix_web::post;
@@ -25,8 +25,7 @@ form! {
 
 /// Close the circuit of a provider (admin)
 ///
-/// Every proxy forgets its failures. One that was switched off because its credential was refused is switched
-/// on again.
+/// Every proxy forgets its failures and refusals. Whether the provider is enabled stays as it is.
 #[utoipa::path(tag = "providers", operation_id = "resetProviderCircuit", request_body = ResetProviderCircuit,
     responses((status = 200, description = "Closed", body = Bare), Failures))]
 #[post("/actions/providers/resetProviderCircuit")]
@@ -42,15 +41,6 @@ pub async fn reset_provider_circuit(
         .transaction::<_, Failure, _>(async |conn| {
             let write = Write::begin_in_tx(conn).await?;
             let provider = providers::find(conn, caller.owner, id).await?.ok_or(Code::NoProvider)?;
-            if provider.disabled_reason.is_some() {
-                let change = Change {
-                    enabled: Some(true),
-                    disabled_reason: Some(None),
-                    generation: Some(write.generation),
-                    ..Change::default()
-                };
-                providers::update_in_tx(conn, caller.owner, id, &change).await?;
-            }
             health::reset_in_tx(conn, caller.owner, id, Generation(write.generation)).await?;
             let details = json!({"name": provider.name});
             write.close_in_tx(conn, caller, ("provider", Some(id)), details).await

@@ -22,7 +22,8 @@ pub struct ProviderView {
     pub r#type: String,
     pub provider_type: String,
     pub is_enabled: bool,
-    /// Why the system switched it off, if it did.
+    /// Why its health keeps it out of use, beside `isEnabled`: `credential`, while its credential is refused.
+    #[schema(example = json!(null))]
     pub disabled_reason: Option<String>,
     pub weight: i32,
     pub priority: i32,
