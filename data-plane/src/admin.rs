@@ -6,6 +6,7 @@ use crate::health::Book;
 use crate::table::{Counts, Snapshot, Table};
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Page;
+use crate::upstream::Trouble;
 use bytes::Bytes;
 use contract::table::ProviderKind;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -45,6 +46,8 @@ pub struct Ops {
     pub watching: Watching,
     /// Set when the process is to end.
     pub draining: Arc<AtomicBool>,
+    /// Whether this proxy reaches nobody; only what is provably its own makes it not ready.
+    pub trouble: Arc<Trouble>,
 }
 
 impl Ops {
@@ -107,6 +110,8 @@ impl Ops {
             Some("draining\n")
         } else if !*self.watching.ready.borrow() {
             Some("no routing table yet\n")
+        } else if self.trouble.is_short() {
+            Some("no file descriptors left\n")
         } else {
             None
         }

@@ -1,6 +1,7 @@
 //! Puts a proxy together: the side runtime, what all threads share, one traffic thread per core; and takes it
 //! apart in the order that loses nothing. The only module that knows all others.
 
+mod descriptors;
 mod parts;
 mod worker;
 
@@ -99,6 +100,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         .build()?;
     let entered = side.enter();
     let telemetry = telemetry::start(&parts::telemetry(&config))?;
+    descriptors::raise(config.max_connections);
     let (metrics, page) = Metrics::install();
     let tasks = Tasks::new(side.handle().clone());
     let (address, listeners) = server::bind(config.listen_addr, config.workers.0)
@@ -128,6 +130,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         health: common.proxy.health.clone(),
         watching: watch.start(),
         draining: Arc::clone(&draining),
+        trouble: Arc::clone(&common.upstream.trouble),
     };
     ops.start(ops_listener, &tasks);
     let spool = common.proxy.spool.clone();

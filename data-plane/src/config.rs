@@ -190,6 +190,19 @@ settings! {
     "MAX_ATTEMPTS_PER_PROVIDER" max_attempts_per_provider: u32 = "2";
     /// Providers tried for one request.
     "MAX_PROVIDERS_PER_REQUEST" max_providers_per_request: u32 = "20";
+    /// Attempts of one request, at all providers together.
+    "MAX_ATTEMPTS_PER_REQUEST" max_attempts_per_request: usize = "24";
+    /// Longest wait for the text of an answer that refuses; what came by then is judged.
+    "ERROR_BODY_TIMEOUT" error_body_timeout: Duration = "250ms";
+    /// After how long a silence a caller who leaves a stream says something of the provider: half a failure.
+    "HANGUP_SILENCE" hangup_silence: Duration = "30s";
+    /// How long after a credential was found refused it is asked again for the first time, and how often a suspected
+    /// one is looked at, at most.
+    "HEALTH_PROBE_FIRST" health_probe_first: Duration = "60s";
+    /// The longest pause between two looks at a refused credential.
+    "HEALTH_PROBE_MAX" health_probe_max: Duration = "15m";
+    /// Longest wait for the answer to such a question.
+    "HEALTH_PROBE_TIMEOUT" health_probe_timeout: Duration = "30s";
     /// Longest time in which new attempts of one request begin.
     "FAILOVER_TIMEOUT" failover_timeout: Duration = "240s";
     /// Pause before the same provider is tried again.
@@ -247,6 +260,10 @@ impl Config {
 
     /// Zero would not mean "no limit" here but a proxy that answers nobody, or a loop without a pause.
     fn check(&self) -> Result<(), Error> {
+        if self.max_attempts_per_request == 0 {
+            let expected = "a number above 0".to_owned();
+            return Err(Error::Wrong { name: "MAX_ATTEMPTS_PER_REQUEST", expected });
+        }
         let times = [
             ("CONTROL_TIMEOUT", self.control_timeout),
             ("REDIS_TIMEOUT", self.redis_timeout),
@@ -261,6 +278,10 @@ impl Config {
             ("CONNECT_TIMEOUT", self.connect_timeout),
             ("SESSION_TTL", self.session_ttl),
             ("FAILOVER_TIMEOUT", self.failover_timeout),
+            ("ERROR_BODY_TIMEOUT", self.error_body_timeout),
+            ("HEALTH_PROBE_FIRST", self.health_probe_first),
+            ("HEALTH_PROBE_MAX", self.health_probe_max),
+            ("HEALTH_PROBE_TIMEOUT", self.health_probe_timeout),
         ];
         match times.into_iter().find(|(_, time)| time.is_zero()) {
             Some((name, _)) => Err(Error::Wrong { name, expected: "a time above 0".to_owned() }),

@@ -13,6 +13,7 @@ pub mod health;
 pub mod limit;
 pub mod live;
 pub mod memo;
+pub mod probe;
 pub mod proxy;
 pub mod server;
 pub mod spool;

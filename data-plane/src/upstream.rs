@@ -18,14 +18,16 @@ mod outgoing;
 mod pool;
 mod request;
 mod tls;
+mod trouble;
 mod tunnel;
 
 pub use body::{Body, Heard};
 pub use client::{Client, Settings};
-pub use failure::{Failure, FailureClass, Stage};
+pub use failure::{Failure, FailureClass, Local, Stage};
 pub use outgoing::Outgoing;
 pub use request::request;
 pub use tls::{Tls, TlsError};
+pub use trouble::Trouble;
 
 #[cfg(test)]
 pub(crate) mod memory;

@@ -328,7 +328,7 @@ mod tests {
         ] {
             let newer = newer(conn, std::slice::from_ref(&health)).await.expect("look");
             assert_eq!(newer.len(), usize::from(takes), "{health:?}");
-            assert_eq!(store(conn, &[health.clone()]).await, usize::from(takes), "{health:?}");
+            assert_eq!(store(conn, std::slice::from_ref(&health)).await, usize::from(takes), "{health:?}");
         }
         assert_eq!(reason(conn).await, None, "it came back");
     }

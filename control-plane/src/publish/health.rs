@@ -127,10 +127,10 @@ mod tests {
             for one in order {
                 inbox.put(pb::HealthReport { transitions: vec![one.into()] });
             }
-            assert_eq!(inbox.take(), [disabled.clone()]);
+            assert_eq!(inbox.take(), std::slice::from_ref(&disabled));
             inbox.put(pb::HealthReport { transitions: vec![order[0].into()] });
             inbox.put_back(vec![order[1].clone()]);
-            assert_eq!(inbox.take(), [disabled.clone()]);
+            assert_eq!(inbox.take(), std::slice::from_ref(&disabled));
         }
     }
 }

@@ -20,6 +20,7 @@ async fn readiness_tells_the_truth() {
         health: Book::new(),
         watching: Watching { ready: is_ready, status: Arc::<ArcSwap<Status>>::default() },
         draining: Arc::default(),
+        trouble: Arc::default(),
     };
     let get = async |path: &str| text(ops.answer(&Method::GET, path)).await;
     assert_eq!(get("/livez").await.0, 200);

@@ -4,6 +4,7 @@ use super::Error;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::health::Book;
+use crate::probe;
 use crate::proxy;
 use crate::spool::Spool;
 use crate::store::{self, Ledger};
@@ -57,10 +58,21 @@ impl Common {
                 keep_alive: config.upstream_keep_alive,
                 max_idle: config.upstream_max_idle,
                 names_ttl: config.dns_ttl,
+                trouble: Arc::default(),
                 metrics: Arc::clone(metrics),
             },
             connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
         })
+    }
+
+    pub(super) fn probe(&self) -> probe::Parts {
+        let proxy = &self.proxy;
+        probe::Parts {
+            config: Arc::clone(&proxy.config),
+            table: Arc::clone(&proxy.table),
+            health: proxy.health.clone(),
+            metrics: Arc::clone(&proxy.metrics),
+        }
     }
 
     pub(super) fn server(&self, hurry: CancellationToken) -> server::Settings {

@@ -3,6 +3,7 @@
 
 use super::parts::Common;
 use super::{Error, Stop};
+use crate::probe::Prober;
 use crate::proxy::Proxy;
 use crate::server::Server;
 use crate::store::{self, Limiter, Settler};
@@ -37,7 +38,7 @@ pub(super) fn start(
         let (common, stop, stands) = (common.clone(), stop.clone(), stands.clone());
         let thread = std::thread::Builder::new().name(format!("traffic-{index}"));
         threads.push(thread.spawn(move || {
-            if let Err(error) = run(listener, &common, &stop, &stands) {
+            if let Err(error) = run((index, listener), &common, &stop, &stands) {
                 // Without this thread the proxy would go on with less; better to say so and end.
                 tracing::error!(%error, "a traffic thread cannot run");
                 stop.drain.cancel();
@@ -69,7 +70,7 @@ fn failed(stop: &Stop, threads: Vec<JoinHandle<()>>, error: Error) -> Error {
 
 type Stands = mpsc::Sender<Result<(), store::OpenError>>;
 
-fn run(listener: TcpListener, common: &Common, stop: &Stop, stands: &Stands) -> io::Result<()> {
+fn run(seat: (usize, TcpListener), common: &Common, stop: &Stop, stands: &Stands) -> io::Result<()> {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let local = LocalSet::new();
@@ -77,7 +78,7 @@ fn run(listener: TcpListener, common: &Common, stop: &Stop, stands: &Stands) -> 
         match Limiter::open(common.limits.clone()).await {
             Ok((limiter, settler)) => {
                 let _ = stands.send(Ok(()));
-                serve(listener, common, stop, limiter, settler).await
+                serve(seat, common, stop, limiter, settler).await
             }
             Err(error) => {
                 let _ = stands.send(Err(error));
@@ -88,7 +89,7 @@ fn run(listener: TcpListener, common: &Common, stop: &Stop, stands: &Stands) -> 
 }
 
 async fn serve(
-    listener: TcpListener,
+    (index, listener): (usize, TcpListener),
     common: &Common,
     stop: &Stop,
     limiter: Limiter,
@@ -99,6 +100,13 @@ async fn serve(
         settler.run().await;
         drop(settled);
     });
+    if index == 0 {
+        let prober = Prober::new(common.probe(), limiter.clone(), Client::new(common.upstream.clone()));
+        let drain = stop.drain.clone();
+        tasks::spawn_local("prober", async move {
+            drain.run_until_cancelled(prober.run()).await;
+        });
+    }
     let client = Client::new(common.upstream.clone());
     let proxy = Proxy::new(common.proxy.clone(), limiter, client);
     let handler = move |request, peer| Rc::clone(&proxy).handle(request, peer);

@@ -3,7 +3,7 @@ mod report;
 
 use self::fake::{Dir, Fake, Proxy, eventually, soon};
 use super::Source;
-use crate::health::{Gate, Verdict};
+use crate::health::{Gate, Pass, Verdict};
 use crate::table::{RawSection, fixtures};
 use bytes::Bytes;
 use contract::ids::ProviderId;
@@ -210,7 +210,7 @@ async fn health_goes_up_and_comes_down() {
     assert_eq!(proxy.health.peek(ProviderId(2), 0), Gate::Asleep { until_ms: Some(i64::MAX) });
 
     let one = proxy.table.load().upstream(ProviderId(1)).cloned().expect("provider");
-    (0..5).for_each(|_| proxy.health.record(&one, &Verdict::Failure, 1000));
+    (0..5).for_each(|_| proxy.health.record(&one, Pass::default(), &Verdict::Failure, 1000));
     let told = peer.health().await;
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].provider_id, told[0].state(), told[0].epoch), (1, pb::CircuitState::Open, 1));
@@ -224,6 +224,6 @@ async fn health_goes_up_and_comes_down() {
     let reset = Health { reason: "manual".to_owned(), ..row(1, CircuitState::Closed, 2) };
     peer.push(2, &[health(vec![reset, row(2, CircuitState::Open, 4)])], &[]).await;
     peer.ack().await;
-    assert_eq!(proxy.health.gate(&one, 1000), Gate::Open);
+    assert_eq!(proxy.health.gate(&one, 1000).0, Gate::Open);
     assert_eq!(proxy.health.peek(ProviderId(2), 0), Gate::Asleep { until_ms: Some(i64::MAX) });
 }

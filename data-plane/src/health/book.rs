@@ -2,13 +2,15 @@
 //! look into a map; one that serves costs an atomic more.
 
 use super::machine::Machine;
-use super::{Gate, Verdict};
+use super::rest::Rests;
+use super::{Finding, Gate, Pass, Probe, Verdict};
 use crate::table::{Snapshot, Upstream};
 use arc_swap::ArcSwap;
 use contract::ids::ProviderId;
-use contract::table::Health;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU8, Ordering};
+use contract::table::{CircuitState, Health};
+use llm::EndpointKind;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
@@ -29,10 +31,16 @@ struct Inner {
     /// Transitions that nobody took yet; of one provider only the newest, so it is bounded by their number.
     pending: Mutex<BTreeMap<ProviderId, Health>>,
     changed: Notify,
+    /// Providers whose credential callers were refused with so often that it must be looked at.
+    suspects: Mutex<BTreeSet<ProviderId>>,
+    suspected: Notify,
+    rests: Rests,
 }
 
 struct Entry {
     flags: AtomicU8,
+    /// The machine's, to be read without its lock.
+    epoch: AtomicI64,
     machine: Mutex<Held>,
 }
 
@@ -50,17 +58,24 @@ impl Book {
     }
 
     /// Asks to use a provider now. [`Gate::Trial`] takes its one trial and must be followed by [`Book::record`]
-    /// or [`Book::release`].
-    pub fn gate(&self, up: &Upstream, now_ms: i64) -> Gate {
+    /// with the pass.
+    pub fn gate(&self, up: &Upstream, now_ms: i64) -> (Gate, Pass) {
         match self.0.entries.load().get(&up.row.id) {
-            Some(entry) if !entry.has(SERVES) => {
+            None => (Gate::Open, Pass::default()),
+            Some(entry) if entry.has(SERVES) => (Gate::Open, entry.pass()),
+            Some(entry) => {
                 let mut held = entry.lock();
                 let (gate, changed) = held.machine.enter(now_ms);
+                let pass = held.machine.pass(gate);
                 self.done(entry, held, up.row.id, changed);
-                gate
+                (gate, pass)
             }
-            _ => Gate::Open,
         }
+    }
+
+    /// The pass of one that is used whatever its gate says, without a trial.
+    pub fn pass(&self, id: ProviderId) -> Pass {
+        self.0.entries.load().get(&id).map_or_else(Pass::default, |entry| entry.pass())
     }
 
     /// What [`Book::gate`] would answer; changes nothing.
@@ -71,26 +86,61 @@ impl Book {
         }
     }
 
-    /// Takes note of an attempt's outcome.
-    pub fn record(&self, up: &Upstream, verdict: &Verdict, now_ms: i64) {
+    /// Takes note of the outcome of an attempt that was let through with `pass`.
+    pub fn record(&self, up: &Upstream, pass: Pass, verdict: &Verdict, now_ms: i64) {
         let entry = match (self.entry(up.row.id), verdict) {
             (None, Verdict::Success | Verdict::Neutral) => return,
+            (_, Verdict::Neutral) if pass.trial == 0 => return,
             (Some(entry), Verdict::Success | Verdict::Neutral) if entry.has(CLEAN) => return,
             (Some(entry), _) => entry,
             (None, _) => self.make(up.row.id),
         };
         let mut held = entry.lock();
-        let changed = held.machine.record(*verdict, &up.row.breaker, now_ms);
+        let changed = held.machine.record(*verdict, pass, &up.row.breaker, now_ms);
+        let is_suspected = held.machine.is_suspected();
         self.done(&entry, held, up.row.id, changed);
+        if is_suspected && self.suspects().insert(up.row.id) {
+            self.0.suspected.notify_one();
+        }
     }
 
-    /// Gives back a trial that came to nothing.
-    pub fn release(&self, id: ProviderId) {
-        if let Some(entry) = self.entry(id)
-            && !entry.has(SERVES)
-        {
-            entry.lock().machine.release();
+    /// Takes note of a request that the gateway itself made; see [`Machine::probed`].
+    pub fn probed(&self, id: ProviderId, found: Finding, now_ms: i64) {
+        let Some(entry) = self.entry(id) else { return };
+        if found.probe == Probe::Accepted {
+            self.0.rests.forget(id);
         }
+        let mut held = entry.lock();
+        let changed = held.machine.probed(found, now_ms);
+        self.done(&entry, held, id, changed);
+    }
+
+    /// Waits for providers whose credential must be looked at, and takes them. Cancel-safe.
+    pub async fn suspected(&self) -> BTreeSet<ProviderId> {
+        loop {
+            let taken = std::mem::take(&mut *self.suspects());
+            if !taken.is_empty() {
+                return taken;
+            }
+            self.0.suspected.notified().await;
+        }
+    }
+
+    /// Providers whose credential was found refused and not accepted since.
+    pub fn refused(&self) -> BTreeSet<ProviderId> {
+        let entries = self.0.entries.load();
+        let sick = entries.iter().filter(|(_, entry)| !entry.has(SERVES));
+        sick.filter(|(_, entry)| entry.lock().machine.is_refused()).map(|(id, _)| *id).collect()
+    }
+
+    /// Leaves a provider out of the choice for one kind of call and one model, while there are others.
+    pub fn rest(&self, id: ProviderId, what: (EndpointKind, &str), now_ms: i64, until_ms: i64) {
+        self.0.rests.add(id, what, now_ms, until_ms);
+    }
+
+    /// Whether it is to be left out. Costs one atomic while nobody rests.
+    pub fn rests(&self, id: ProviderId, what: (EndpointKind, &str), now_ms: i64) -> bool {
+        self.0.rests.has(id, what, now_ms)
     }
 
     /// Takes over the pushed state of providers; the newest epoch wins.
@@ -100,6 +150,9 @@ impl Book {
             let mut held = entry.lock();
             held.confirmed = held.confirmed.max(row.epoch);
             if held.machine.adopt(row, now_ms) {
+                if row.state == CircuitState::Closed {
+                    self.0.rests.forget(row.provider_id);
+                }
                 // What this proxy had to say is older than what it was just told.
                 self.pending().remove(&row.provider_id);
             }
@@ -143,7 +196,8 @@ impl Book {
         if let Some(entry) = self.entry(id) {
             return entry;
         }
-        let fresh = Arc::new(Entry { flags: AtomicU8::new(SERVES | CLEAN), machine: Mutex::default() });
+        let flags = AtomicU8::new(SERVES | CLEAN);
+        let fresh = Arc::new(Entry { flags, epoch: AtomicI64::default(), machine: Mutex::default() });
         // Another thread may have been faster; then its entry stays.
         self.0.entries.rcu(|entries| {
             let mut next = Entries::clone(entries);
@@ -156,6 +210,7 @@ impl Book {
     fn done(&self, entry: &Entry, held: MutexGuard<'_, Held>, id: ProviderId, changed: bool) {
         let serves = if held.machine.serves() { SERVES } else { 0 };
         let clean = if held.machine.is_clean() { CLEAN } else { 0 };
+        entry.epoch.store(held.machine.epoch(), Ordering::Release);
         entry.flags.store(serves | clean, Ordering::Release);
         if changed {
             // Under the entry's lock, so that the pending rows of one provider never go backwards.
@@ -166,6 +221,10 @@ impl Book {
         }
     }
 
+    fn suspects(&self) -> MutexGuard<'_, BTreeSet<ProviderId>> {
+        self.0.suspects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pending(&self) -> MutexGuard<'_, BTreeMap<ProviderId, Health>> {
         self.0.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,6 +233,10 @@ impl Book {
 impl Entry {
     fn has(&self, flag: u8) -> bool {
         self.flags.load(Ordering::Acquire) & flag != 0
+    }
+
+    fn pass(&self) -> Pass {
+        Pass { epoch: self.epoch.load(Ordering::Acquire), trial: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

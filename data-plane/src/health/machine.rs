@@ -1,12 +1,21 @@
 //! The state machine of one provider. Pure: every input is an argument, the clock among them.
 //!
 //! closed → (threshold failures in a row) → open until T → half-open (one trial at a time) → closed after N
-//! successes, or open again after one failure. A 429 sleeps and returns to where it came from.
+//! successes, or open again after one failure. A 429 sleeps and returns to where it came from. What began before the
+//! last transition says nothing about it. A credential is found refused by a request of the gateway's own.
 
-use super::{CREDENTIAL_REFUSALS, DEFAULT_RETRY_AFTER, Gate, MAX_RETRY_AFTER, TRIAL_LIMIT, Verdict};
-use contract::ids::ProviderId;
+use super::{
+    CREDENTIAL_REFUSALS, DEFAULT_RETRY_AFTER, Finding, Gate, LAST_REST, MAX_RETRY_AFTER, Pass, Probe,
+    TRIAL_LIMIT, Verdict,
+};
+use contract::ids::{ProviderId, UserId};
 use contract::table::{Breaker, CircuitState, Health};
 use std::time::Duration;
+
+/// Hang-ups that are remembered of one provider; beyond, more say no more.
+const MAX_HANGUPS: usize = 64;
+/// Milliseconds of the time in which an account's hang-ups are one.
+const HANGUP_SLOT_MS: i64 = 60_000;
 
 /// Reason of a provider that was opened by failures.
 pub const FAILURES: &str = "failures";
@@ -34,7 +43,7 @@ pub enum State {
         /// When the trial under way began.
         trial_ms: Option<i64>,
     },
-    /// Its credential was refused; only a person wakes it.
+    /// Its credential is refused; a request of the gateway's own, or a person, wakes it.
     Disabled,
 }
 
@@ -60,13 +69,26 @@ pub struct Machine {
     /// When the last of them was, Unix milliseconds.
     failed_ms: i64,
     refusals: u32,
+    /// Who left streams that were silent, and in which minute.
+    hangups: Vec<(UserId, i64)>,
     epoch: i64,
+    /// Number of the last trial.
+    trials: u32,
     reason: &'static str,
 }
 
 impl Default for Machine {
     fn default() -> Self {
-        Self { state: State::Closed, failures: 0, failed_ms: 0, refusals: 0, epoch: 0, reason: "" }
+        Self {
+            state: State::Closed,
+            failures: 0,
+            failed_ms: 0,
+            refusals: 0,
+            hangups: Vec::new(),
+            epoch: 0,
+            trials: 0,
+            reason: "",
+        }
     }
 }
 
@@ -93,7 +115,22 @@ impl Machine {
 
     /// Whether another success would change nothing.
     pub fn is_clean(&self) -> bool {
-        self.serves() && self.failures == 0 && self.refusals == 0
+        self.serves() && self.failures == 0 && self.refusals == 0 && self.hangups.is_empty()
+    }
+
+    /// Whether callers were refused so often in a row that the gateway should ask itself.
+    pub fn is_suspected(&self) -> bool {
+        self.refusals >= CREDENTIAL_REFUSALS && !self.is_refused()
+    }
+
+    /// Whether the gateway found the credential refused, and it was not accepted since.
+    pub fn is_refused(&self) -> bool {
+        self.state == State::Disabled || (self.reason == CREDENTIAL && self.state != State::Closed)
+    }
+
+    /// What an attempt that is let through by `gate` holds.
+    pub fn pass(&self, gate: Gate) -> Pass {
+        Pass { epoch: self.epoch, trial: if gate == Gate::Trial { self.trials } else { 0 } }
     }
 
     /// What [`Machine::enter`] would answer.
@@ -120,89 +157,152 @@ impl Machine {
             (Gate::Open, State::Open { .. }) => return (gate, self.go(State::Closed, "")),
             (Gate::Trial, State::Open { then: Wake::Resume { successes }, .. }) => successes,
             (Gate::Trial, State::HalfOpen { successes, .. }) => {
+                self.trials = self.trials.wrapping_add(1).max(1);
                 self.state = State::HalfOpen { successes, trial_ms: Some(now_ms) };
                 return (gate, false);
             }
             (Gate::Trial, _) => 0,
             _ => return (gate, false),
         };
+        self.trials = self.trials.wrapping_add(1).max(1);
         let changed = self.go(State::HalfOpen { successes, trial_ms: Some(now_ms) }, self.reason);
         (gate, changed)
     }
 
-    /// Gives back a trial that came to nothing.
-    pub fn release(&mut self) {
-        if let State::HalfOpen { trial_ms, .. } = &mut self.state {
-            *trial_ms = None;
-        }
-    }
-
     /// Takes note of an attempt's outcome. Says whether others must hear of a change.
-    pub fn record(&mut self, verdict: Verdict, rules: &Breaker, now_ms: i64) -> bool {
+    pub fn record(&mut self, verdict: Verdict, pass: Pass, rules: &Breaker, now_ms: i64) -> bool {
+        let on_trial = self.ends_trial(pass);
         if self.state == State::Disabled {
-            // Only a person wakes it, and its row stays as it was reported.
+            // Its row stays as it was reported.
+            return false;
+        }
+        if let Verdict::RateLimited { retry_after } = verdict {
+            // A limit is a limit whenever the request began; but somebody else's trial goes on.
+            self.refusals = 0;
+            let elsewhere = matches!(self.state, State::HalfOpen { .. }) && !on_trial;
+            return !elsewhere && self.sleep(retry_after, now_ms);
+        }
+        if pass.epoch < self.epoch {
+            // It began before the last transition and cannot undo it.
             return false;
         }
         match verdict {
-            Verdict::Neutral => {
-                self.release();
-                false
-            }
+            Verdict::Neutral | Verdict::RateLimited { .. } => false,
             Verdict::Success => self.success(rules),
             Verdict::Failure => {
                 self.refusals = 0;
-                self.failure(rules, now_ms)
+                self.failure(on_trial, rules, now_ms)
             }
-            Verdict::RateLimited { retry_after } => {
+            Verdict::HungUp { account } => self.hung_up(account, rules, now_ms),
+            Verdict::CredentialRefused => self.refused(on_trial, rules, now_ms),
+        }
+    }
+
+    /// Takes note of a request that the gateway itself made. Says whether others must hear of a change.
+    pub fn probed(&mut self, found: Finding, now_ms: i64) -> bool {
+        let Finding { probe, pass, is_last } = found;
+        if pass.epoch < self.epoch {
+            return false;
+        }
+        match probe {
+            Probe::Accepted => {
+                let was_refused = self.is_refused();
                 self.refusals = 0;
-                self.sleep(retry_after, now_ms)
+                was_refused && self.go(State::Closed, "")
             }
-            Verdict::CredentialRefused => {
-                self.refusals = self.refusals.saturating_add(1);
-                if self.refusals < CREDENTIAL_REFUSALS {
-                    return self.failure(rules, now_ms);
-                }
-                self.failures = self.failures.saturating_add(1);
-                self.failed_ms = now_ms;
-                self.go(State::Disabled, CREDENTIAL)
+            Probe::Refused if is_last => {
+                let rests = self.reason == CREDENTIAL
+                    && matches!(self.state, State::Open { until_ms, .. } if now_ms < until_ms);
+                let until_ms = later(now_ms, LAST_REST);
+                !rests && self.go(State::Open { until_ms, then: Wake::OnTrial }, CREDENTIAL)
             }
+            Probe::Refused => self.state != State::Disabled && self.go(State::Disabled, CREDENTIAL),
+            Probe::Unclear => {
+                self.refusals = self.refusals.min(CREDENTIAL_REFUSALS - 1);
+                false
+            }
+        }
+    }
+
+    /// Ends the trial under way if it is this attempt's.
+    fn ends_trial(&mut self, pass: Pass) -> bool {
+        match &mut self.state {
+            State::HalfOpen { trial_ms, .. } if pass.trial != 0 && pass.trial == self.trials => {
+                trial_ms.take().is_some()
+            }
+            _ => false,
         }
     }
 
     fn success(&mut self, rules: &Breaker) -> bool {
-        let successes = match self.state {
+        let (successes, trial_ms) = match self.state {
             State::Closed => {
-                (self.failures, self.refusals) = (0, 0);
+                self.forget();
                 return false;
             }
             // An answer that was under way when the 429 came proves nothing.
             State::Disabled | State::Open { then: Wake::Serving | Wake::Resume { .. }, .. } => return false,
             // The last resort worked, although it should still sleep: the first success of its trial.
-            State::Open { then: Wake::OnTrial, .. } => 1,
-            State::HalfOpen { successes, .. } => successes.saturating_add(1),
+            State::Open { then: Wake::OnTrial, .. } => (1, None),
+            State::HalfOpen { successes, trial_ms } => (successes.saturating_add(1), trial_ms),
         };
-        (self.failures, self.refusals) = (0, 0);
+        self.forget();
         if successes >= rules.half_open_successes.max(1) {
             return self.go(State::Closed, "");
         }
         let was_open = matches!(self.state, State::Open { .. });
-        self.state = State::HalfOpen { successes, trial_ms: None };
+        self.state = State::HalfOpen { successes, trial_ms };
         was_open && self.go(self.state, self.reason)
     }
 
-    fn failure(&mut self, rules: &Breaker, now_ms: i64) -> bool {
+    fn failure(&mut self, on_trial: bool, rules: &Breaker, now_ms: i64) -> bool {
+        if matches!(self.state, State::HalfOpen { .. }) && !on_trial {
+            // Of another request; the one on trial decides.
+            return false;
+        }
         self.failures = self.failures.saturating_add(1);
         self.failed_ms = now_ms;
         let opens = match self.state {
-            State::Closed => rules.failure_threshold > 0 && self.failures >= rules.failure_threshold,
+            State::Closed => self.is_enough(rules),
             State::HalfOpen { .. } => rules.failure_threshold > 0,
             State::Open { .. } | State::Disabled => false,
         };
-        self.release();
-        opens && {
-            let until_ms = later(now_ms, rules.open);
-            self.go(State::Open { until_ms, then: Wake::OnTrial }, FAILURES)
+        opens && self.open(FAILURES, rules, now_ms)
+    }
+
+    fn hung_up(&mut self, account: UserId, rules: &Breaker, now_ms: i64) -> bool {
+        let seen = (account, now_ms.div_euclid(HANGUP_SLOT_MS));
+        if self.state != State::Closed || self.hangups.len() >= MAX_HANGUPS || self.hangups.contains(&seen) {
+            return false;
         }
+        self.hangups.push(seen);
+        self.failed_ms = now_ms;
+        self.is_enough(rules) && self.open(FAILURES, rules, now_ms)
+    }
+
+    /// Whether failures, and hang-ups of at least two accounts as halves of one, reach the threshold.
+    fn is_enough(&self, rules: &Breaker) -> bool {
+        let threshold = rules.failure_threshold;
+        let several = || self.hangups.iter().any(|(account, _)| *account != self.hangups[0].0);
+        let halves = || u32::try_from(self.hangups.len()).unwrap_or(u32::MAX);
+        let together = || self.failures.saturating_add(halves() / 2) >= threshold && several();
+        threshold > 0 && (self.failures >= threshold || together())
+    }
+
+    fn refused(&mut self, on_trial: bool, rules: &Breaker, now_ms: i64) -> bool {
+        self.refusals = self.refusals.saturating_add(1);
+        // No failure: callers can bring refusals about. A trial that was refused did not succeed all the same.
+        on_trial && rules.failure_threshold > 0 && self.open(self.reason, rules, now_ms)
+    }
+
+    fn open(&mut self, reason: &'static str, rules: &Breaker, now_ms: i64) -> bool {
+        let until_ms = later(now_ms, rules.open);
+        self.go(State::Open { until_ms, then: Wake::OnTrial }, reason)
+    }
+
+    fn forget(&mut self) {
+        (self.failures, self.refusals) = (0, 0);
+        self.hangups.clear();
     }
 
     fn sleep(&mut self, retry_after: Option<Duration>, now_ms: i64) -> bool {
@@ -240,6 +340,8 @@ impl Machine {
             return false;
         }
         *self = Self {
+            hangups: Vec::new(),
+            trials: self.trials,
             state,
             failures: if state == State::Closed { 0 } else { row.failures },
             failed_ms: self.failed_ms,
@@ -262,19 +364,14 @@ impl Machine {
 
     /// As it is reported.
     pub fn row(&self, provider_id: ProviderId) -> Health {
-        let (state, until_ms) = match self.state {
-            State::Closed => (CircuitState::Closed, None),
-            State::Open { until_ms, .. } => (CircuitState::Open, Some(until_ms)),
-            State::HalfOpen { .. } => (CircuitState::HalfOpen, None),
-            State::Disabled => (CircuitState::Disabled, None),
-        };
+        let (state, until_ms) = shown(self.state);
         let reason = self.reason.to_owned();
         Health { provider_id, state, until_ms, reason, failures: self.failures, epoch: self.epoch }
     }
 
     fn go(&mut self, state: State, reason: &'static str) -> bool {
         if state == State::Closed && !matches!(self.state, State::Open { then: Wake::Serving, .. }) {
-            (self.failures, self.refusals) = (0, 0);
+            self.forget();
         }
         (self.state, self.reason) = (state, reason);
         self.epoch = self.epoch.saturating_add(1);
@@ -287,11 +384,17 @@ impl Machine {
 }
 
 fn care(state: State) -> (u8, i64) {
+    let (state, until_ms) = shown(state);
+    state.care(until_ms)
+}
+
+/// In the words of the table.
+fn shown(state: State) -> (CircuitState, Option<i64>) {
     match state {
-        State::Closed => (0, 0),
-        State::HalfOpen { .. } => (1, 0),
-        State::Open { until_ms, .. } => (2, until_ms),
-        State::Disabled => (3, 0),
+        State::Closed => (CircuitState::Closed, None),
+        State::Open { until_ms, .. } => (CircuitState::Open, Some(until_ms)),
+        State::HalfOpen { .. } => (CircuitState::HalfOpen, None),
+        State::Disabled => (CircuitState::Disabled, None),
     }
 }
 

@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep_until};
 
 use exchange::outbound;
 pub use exchange::{Answer, Exchange, Target};
-pub use fault::{Fault, Then};
-use fault::{fault, refusal};
+pub use fault::Fault;
+use fault::refused;
 use hold::hold;
 use patience::{Late, Limits, Patience};
 
@@ -67,18 +67,19 @@ impl Proxy {
         trace::inject(span, &mut ours);
         force::flags(up, exchange, model, &mut ours);
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
-            .map_err(|failure| Fault::unreachable(&failure))?;
+            .map_err(|failure| Fault::unreachable(exchange, &failure))?;
+        let request = if exchange.is_repeatable() { request } else { request.once() };
         let sending = self.client.send_marking(up, request, Duration::ZERO, meter.is_with_upstream());
         let response = match patience.wait(sending).await {
-            Ok(sent) => sent.map_err(|failure| Fault::unreachable(&failure))?,
-            Err(Late) => return Err(Fault::unreachable(&self.client.late(Stage::Head))),
+            Ok(sent) => sent.map_err(|failure| Fault::unreachable(exchange, &failure))?,
+            Err(Late) => return Err(Fault::unreachable(exchange, &self.client.late(Stage::Head))),
         };
         let (mut head, mut body) = response.into_parts();
         if !head.status.is_success() {
             meter.is_with_upstream().set(false);
         }
         if exchange.route.kind.is_metered() && head.headers.contains_key(CONTENT_ENCODING) {
-            body = unpacked(&mut head, body)?;
+            body = unpacked(exchange, &mut head, body)?;
         }
         let waits = exchange.is_streamed() && head.status.is_success();
         if !waits {
@@ -95,12 +96,11 @@ impl Proxy {
                 answer.usage_asked = ask_usage;
                 Ok(answer)
             }
-            // The caller's fault: the answer is the caller's, whoever would be asked.
-            400 | 405..=407 | 409..=428 | 430..=499 => {
-                let answer = Box::pin(refusal(up, head, body)).await;
+            _ => {
+                let patience = self.shared.config.error_body_timeout;
+                let answer = Box::pin(refused(exchange, up, (head, body), patience)).await?;
                 Ok(Answer { usage_asked: ask_usage, ..answer })
             }
-            status => Err(Box::pin(fault(up, status, &head, body)).await),
         }
     }
 
@@ -119,7 +119,11 @@ impl Proxy {
 
 /// A compressed answer, read and passed on uncompressed.
 #[cold]
-fn unpacked(head: &mut Parts, body: upstream::Body) -> Result<upstream::Body, Fault> {
+fn unpacked(
+    exchange: &Exchange<'_>,
+    head: &mut Parts,
+    body: upstream::Body,
+) -> Result<upstream::Body, Fault> {
     let encoding = head.headers.remove(CONTENT_ENCODING);
     let encoding = encoding.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
     if encoding.is_empty() || encoding.eq_ignore_ascii_case("identity") {
@@ -127,5 +131,6 @@ fn unpacked(head: &mut Parts, body: upstream::Body) -> Result<upstream::Body, Fa
     }
     head.headers.remove(CONTENT_LENGTH);
     let status = Some(head.status.as_u16());
-    body.unpack(encoding).ok_or_else(|| Fault::broken(status, "the answer is compressed in an unknown way"))
+    let unknown = || Fault::broken(exchange, status, "the answer is compressed in an unknown way");
+    body.unpack(encoding).ok_or_else(unknown)
 }

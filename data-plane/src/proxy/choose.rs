@@ -3,10 +3,11 @@
 //! The session's bound provider first, else the lowest priority number, then smooth weighted round robin.
 //! Never waits, never does I/O.
 
-use crate::health::{Book, Gate};
+use crate::health::{Book, Gate, Pass};
 use crate::table::Upstream;
 use contract::ids::ProviderId;
 use contract::usage::SelectedBy;
+use llm::EndpointKind;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -22,6 +23,8 @@ const MAX_ROTATIONS: usize = 4096;
 pub struct Wish<'a> {
     /// The caller's groups, as resolved.
     pub groups: &'a [Arc<str>],
+    /// What is called.
+    pub kind: EndpointKind,
     /// The model that the caller asked for, before any redirect; `None` where a path names none.
     pub model: Option<&'a str>,
     /// The caller's program, as its User-Agent says.
@@ -51,6 +54,8 @@ pub struct Choice {
     pub upstream: Arc<Upstream>,
     /// Why.
     pub by: SelectedBy,
+    /// What its health gave along; what comes of the attempt is told with it.
+    pub pass: Pass,
 }
 
 /// Why there is nothing (more) to try, in the words of the reason class.
@@ -119,12 +124,18 @@ impl Trail {
         }
         let mut awake = able.clone();
         awake.retain(|up| !matches!(health.peek(up.row.id, wish.now_ms), Gate::Asleep { .. }));
-        while let Some(up) = best(&awake, wish, rotation) {
-            if !matches!(health.gate(up, wish.now_ms), Gate::Asleep { .. }) {
-                return Ok(self.take(up, SelectedBy::Initial));
+        let mut ready = awake.clone();
+        ready.retain(|up| !rests(up, wish, health));
+        // Those that refused such a call a moment ago come after all others, and before nobody.
+        for mut tier in [ready, awake] {
+            while let Some(up) = best(&tier, wish, rotation) {
+                let (gate, pass) = health.gate(up, wish.now_ms);
+                if !matches!(gate, Gate::Asleep { .. }) {
+                    return Ok(self.take(up, SelectedBy::Initial, pass));
+                }
+                // Another request took the one trial between the look and the step.
+                tier.retain(|other| other.row.id != up.row.id);
             }
-            // Another request took the one trial between the look and the step.
-            awake.retain(|other| other.row.id != up.row.id);
         }
         self.last_resort(&able, wish, health)
     }
@@ -132,8 +143,12 @@ impl Trail {
     fn bound(&mut self, able: &[&Arc<Upstream>], wish: &Wish<'_>, health: &Book) -> Option<Choice> {
         let bound = wish.bound?;
         let up = able.iter().find(|up| up.row.id == bound && !up.row.disable_session_reuse)?;
-        let asleep = matches!(health.gate(up, wish.now_ms), Gate::Asleep { .. });
-        (!asleep).then(|| self.take(up, SelectedBy::SessionReuse))
+        if rests(up, wish, health) {
+            return None;
+        }
+        let (gate, pass) = health.gate(up, wish.now_ms);
+        let asleep = matches!(gate, Gate::Asleep { .. });
+        (!asleep).then(|| self.take(up, SelectedBy::SessionReuse, pass))
     }
 
     /// Everything is asleep: the one that wakes first is tried once rather than refusing.
@@ -153,16 +168,21 @@ impl Trail {
         match first {
             Some((_, up)) if !self.last_resort_used => {
                 self.last_resort_used = true;
-                Ok(self.take(up, SelectedBy::LastResort))
+                Ok(self.take(up, SelectedBy::LastResort, health.pass(up.row.id)))
             }
             first => Err(Nothing::Asleep { until_ms: first.map(|(until, _)| until) }),
         }
     }
 
-    fn take(&mut self, up: &Arc<Upstream>, by: SelectedBy) -> Choice {
+    fn take(&mut self, up: &Arc<Upstream>, by: SelectedBy, pass: Pass) -> Choice {
         self.tried.push(up.row.id);
-        Choice { upstream: Arc::clone(up), by }
+        Choice { upstream: Arc::clone(up), by, pass }
     }
+}
+
+/// Whether it refused such a call for this model a moment ago.
+fn rests(up: &Upstream, wish: &Wish<'_>, health: &Book) -> bool {
+    health.rests(up.row.id, (wish.kind, wish.model.unwrap_or_default()), wish.now_ms)
 }
 
 /// Everything about a provider that does not change within one request.

@@ -5,13 +5,14 @@
 //! the end is synchronous and bounded, because the end may be a drop.
 
 mod bill;
+mod verdict;
 
 use super::Shared;
 use super::budget::Budget;
 use super::opening::Opening;
 use crate::bill::Bill;
 use crate::clock::Instant;
-use crate::health::Verdict;
+use crate::health::Pass;
 use crate::limit::Counters;
 use crate::live::Seat;
 use crate::store::{Hold, Limiter, Settlement};
@@ -50,6 +51,8 @@ pub struct Meter {
     /// Whether that provider was tried.
     hold_tried: bool,
     upstream: Option<Arc<Upstream>>,
+    /// What that provider's health gave along.
+    pass: Pass,
     upstream_model: Option<String>,
     attempts: Vec<Attempt>,
     /// The attempt that runs; what is known of it goes into the trail if the caller hangs up meanwhile.
@@ -58,6 +61,8 @@ pub struct Meter {
     scanner: Option<Box<UsageScanner>>,
     /// Whether the running attempt's request went out whole and was not refused: the upstream works on it.
     is_with_upstream: Cell<bool>,
+    /// When the upstream was last heard; since when it was asked, if never.
+    heard: Option<Instant>,
     response_bytes: u64,
     first_byte: Option<Instant>,
     blocked: Option<(String, String)>,
@@ -79,11 +84,13 @@ impl Meter {
             hold: None,
             hold_tried: false,
             upstream: None,
+            pass: Pass::default(),
             upstream_model: None,
             attempts: Vec::new(),
             running: None,
             scanner: None,
             is_with_upstream: Cell::new(false),
+            heard: None,
             response_bytes: 0,
             first_byte: None,
             blocked: None,
@@ -159,7 +166,8 @@ impl Meter {
     }
 
     /// An attempt begins: its provider is the record's provider until another one is tried.
-    pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str) {
+    pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str, pass: Pass) {
+        self.pass = pass;
         self.hold_tried = true;
         self.upstream = Some(Arc::clone(upstream));
         self.upstream_model = Some(model.to_owned());
@@ -170,6 +178,7 @@ impl Meter {
 
     /// One try at that provider begins.
     pub fn running(&mut self, running: Running) {
+        self.heard = Some(running.began);
         self.running = Some(running);
         self.scanner = None;
         self.is_with_upstream.set(false);
@@ -218,6 +227,11 @@ impl Meter {
         self.scanner.as_deref_mut()
     }
 
+    /// When the upstream was last heard; until then, since when it was asked.
+    pub fn heard(&mut self, at: Instant) {
+        self.heard = Some(at);
+    }
+
     /// Bytes go to the caller.
     pub fn sent(&mut self, bytes: usize) {
         self.response_bytes += bytes as u64;
@@ -231,13 +245,14 @@ impl Meter {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        let verdict = self.verdict(outcome);
         if outcome == Outcome::Aborted {
             self.tried(AttemptResult::ClientAbort, None, String::new());
         }
         let usage = self.usage(outcome);
         let bill = self.bill(outcome, &usage);
         self.settle(outcome, bill.charge());
-        self.tell_health(outcome);
+        self.tell_health(verdict);
         let record = self.record(End { outcome, status, error }, usage, bill);
         trace::finish_request(&self.span, &record);
         self.shared.metrics.finished(&record);
@@ -266,21 +281,6 @@ impl Meter {
             hold: self.hold.take(),
             answered,
         });
-    }
-
-    fn tell_health(&self, outcome: Outcome) {
-        let Some(upstream) = &self.upstream else { return };
-        let verdict = match outcome {
-            Outcome::Completed => Verdict::Success,
-            Outcome::Cut => Verdict::Failure,
-            // Failed attempts were told one by one; a hang-up or a refusal says nothing about the provider.
-            Outcome::Rejected
-            | Outcome::Exhausted
-            | Outcome::Blocked
-            | Outcome::Aborted
-            | Outcome::Internal => Verdict::Neutral,
-        };
-        self.shared.health.record(upstream, &verdict, self.opening.now_ms());
     }
 
     fn record(&mut self, end: End, usage: Usage, bill: Bill) -> UsageRecord {

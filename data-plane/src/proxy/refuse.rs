@@ -102,6 +102,16 @@ pub enum Refusal {
     /// Every provider answered 404: none knows this model or path.
     #[error("no provider knows this model or path: {0}")]
     UnknownUpstream(String),
+    /// A provider's word that ends the request: the caller's own fault, or a call that is not sent twice.
+    #[error("the provider refused or failed: {text}")]
+    Upstream {
+        /// The status that it stands for.
+        status: StatusCode,
+        /// The upstream's word for it.
+        code: Option<String>,
+        /// The upstream's text.
+        text: String,
+    },
     /// A defect of this proxy.
     #[error("this proxy failed while serving the request")]
     Internal,
@@ -158,6 +168,7 @@ impl Refusal {
             Self::Limited(..) => "rate_limit_exceeded",
             Self::Unavailable { class, .. } => class,
             Self::UnknownUpstream(_) => "upstream_not_found",
+            Self::Upstream { .. } => "upstream_error",
             Self::Internal => "internal",
         }
     }
@@ -194,7 +205,7 @@ impl Refusal {
             | Self::ModelNotAllowed(_)
             | Self::ClientNotAllowed
             | Self::SensitiveWord { .. } => StatusCode::BAD_REQUEST,
-            Self::Limited(_, status) => *status,
+            Self::Limited(_, status) | Self::Upstream { status, .. } => *status,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -225,7 +236,10 @@ impl Refusal {
         ErrorBody {
             status,
             kind,
-            code: Some(self.kind().to_owned()),
+            code: Some(match self {
+                Self::Upstream { code: Some(code), .. } => code.clone(),
+                _ => self.kind().to_owned(),
+            }),
             message: self.to_string(),
             limit,
             retry_after,

@@ -234,3 +234,12 @@ impl Stream {
         Some(Ok([b"\n\n".as_slice(), &event].concat().into()))
     }
 }
+
+impl Drop for Stream {
+    /// A caller who leaves a stream says something of a provider that was silent.
+    fn drop(&mut self) {
+        if let Some(upstream) = &self.upstream {
+            self.meter.heard(upstream.last_frame());
+        }
+    }
+}

@@ -49,6 +49,7 @@ impl Proxy {
         let now_ms = opening.now_ms();
         Wish {
             groups: opening.caller.groups(),
+            kind: opening.kind,
             model: Some(opening.model.as_str()).filter(|model| !model.is_empty()),
             agent: opening.user_agent.as_deref().unwrap_or_default(),
             bound,

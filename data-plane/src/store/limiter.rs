@@ -195,6 +195,14 @@ impl Limiter {
         &self.core
     }
 
+    /// Whether this proxy does, for so long, what only one of the fleet should do. Without Redis each one does.
+    pub async fn elected(&self, name: &str, hold: Duration) -> bool {
+        match self.core.usable() {
+            Some(redis) => Box::pin(redis.elected(name, hold)).await.unwrap_or(true),
+            None => true,
+        }
+    }
+
     pub(super) fn send(&self, job: Job) {
         match self.queue.try_send(job) {
             Ok(()) => self.full.set(false),

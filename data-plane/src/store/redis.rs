@@ -15,7 +15,7 @@ use fred::bytes_utils::Str;
 use fred::interfaces::LuaInterface;
 use fred::prelude::{
     Builder, Client, ClientLike, Config, Error, ErrorKind, Expiration, Key, KeysInterface, ReconnectPolicy,
-    TcpConfig, Value,
+    SetOptions, TcpConfig, Value,
 };
 use smallvec::SmallVec;
 use std::cell::OnceCell;
@@ -203,6 +203,15 @@ impl RedisStore {
         let value: Value = self.client.get(key).await.map_err(failure)?;
         let bound = value.as_i64().map(ProviderId);
         Ok(Answer::Taken(Taken { bound, ..Taken::default() }))
+    }
+
+    /// Takes a name for so long; whether nobody had it.
+    pub(super) async fn elected(&self, name: &str, hold: Duration) -> Result<bool, StoreError> {
+        self.connected()?;
+        let (key, hold) = (format!("sw:only:{name}"), Some(Expiration::PX(ms(hold).max(1))));
+        let taken: Value =
+            self.client.set(key, 1, hold, Some(SetOptions::NX), false).await.map_err(failure)?;
+        Ok(!taken.is_null())
     }
 
     /// Refreshes a session's binding, when there is no counter to settle.

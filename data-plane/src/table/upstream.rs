@@ -6,6 +6,7 @@ use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider}
 use regex::{Regex, RegexBuilder};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use url::{Position, Url};
 
@@ -81,6 +82,8 @@ pub struct Upstream {
     pub prepared: Memo,
     /// It refused to be asked for the usage of a stream. Learnt by asking, and forgotten when its row changes.
     pub refuses_usage: AtomicBool,
+    /// The first model that it served, as it was sent.
+    pub served: OnceLock<Box<str>>,
 }
 
 impl Upstream {
@@ -120,6 +123,7 @@ impl Upstream {
             problems,
             prepared: Memo::default(),
             refuses_usage: AtomicBool::new(false),
+            served: OnceLock::new(),
         })
     }
 

@@ -50,6 +50,8 @@ pub struct Metrics {
     records_lost: Counter,
     upstream_failures: ByCase,
     upstream_connections: ByCase,
+    probes: ByCase,
+    local_trouble: ByCase,
     /// Callers' connections that are open.
     pub connections: Gauge,
     /// Connections ended by a fault of the caller: bad head, slow head, reset.
@@ -126,6 +128,8 @@ impl Metrics {
             records_lost: plain(names::RECORDS_LOST),
             upstream_failures: family(names::UPSTREAM_FAILURES, "class", names::FAILURE_CLASSES),
             upstream_connections: family(names::UPSTREAM_CONNECTIONS, "from", &["pool", "new"]),
+            local_trouble: family(names::LOCAL_TROUBLE, "kind", names::LOCAL_KINDS),
+            probes: family(names::PROBES, "result", names::PROBE_RESULTS),
             connections: gauge(names::CONNECTIONS),
             connection_errors: plain(names::CONNECTION_ERRORS),
             limits_local: gauge(names::LIMITS_LOCAL),
@@ -190,6 +194,16 @@ impl Metrics {
     /// An upstream could not be reached or broke off; `class` is a failure class.
     pub fn upstream_failed(&self, class: &str) {
         self.upstream_failures.at(case_of(names::FAILURE_CLASSES, class)).increment(1);
+    }
+
+    /// An attempt failed for trouble of this proxy: an alarm.
+    pub fn in_trouble(&self, kind: &str) {
+        self.local_trouble.at(case_of(names::LOCAL_KINDS, kind)).increment(1);
+    }
+
+    /// The gateway asked a provider by itself; `result` in the order of `health::Probe`.
+    pub fn probed(&self, result: usize) {
+        self.probes.at(result).increment(1);
     }
 
     /// An upstream connection was used, a resting one or a new one.

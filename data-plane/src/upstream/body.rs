@@ -118,6 +118,14 @@ impl Body {
         });
     }
 
+    /// When something of it last came.
+    pub fn last_frame(&self) -> Instant {
+        match self {
+            Self::Plain(plain) => plain.last_frame,
+            Self::Packed(packed) => packed.plain().last_frame,
+        }
+    }
+
     /// Whether the exchange used a connection that had rested.
     pub fn reused(&self) -> bool {
         match self {

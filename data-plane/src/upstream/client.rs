@@ -7,6 +7,7 @@ use super::failure::{Failure, FailureClass, Stage};
 use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::tls::Tls;
+use super::trouble::Trouble;
 use crate::table::Upstream;
 use crate::telemetry::metrics::Metrics;
 use http::Response;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub max_idle: usize,
     /// How long names are remembered.
     pub names_ttl: Duration,
+    /// Whether it is this proxy that reaches nobody.
+    pub trouble: Arc<Trouble>,
     /// Numbers.
     pub metrics: Arc<Metrics>,
 }
@@ -42,6 +45,7 @@ pub struct Client {
     connector: Connector,
     pool: Rc<Pool>,
     connect_timeout: Duration,
+    trouble: Arc<Trouble>,
     metrics: Arc<Metrics>,
 }
 
@@ -58,6 +62,7 @@ impl Client {
             connector: Connector::new(settings.tls, settings.names_ttl),
             pool: Pool::new(settings.max_idle, settings.keep_alive),
             connect_timeout: settings.connect_timeout,
+            trouble: settings.trouble,
             metrics: settings.metrics,
         }
     }
@@ -101,7 +106,8 @@ impl Client {
         request: Outgoing,
         wait: (Duration, &Cell<bool>),
     ) -> Result<Response<Body>, Failure> {
-        let Some(resting) = self.pool.take(self.connector.lane(up)) else {
+        let resting = if request.once { None } else { self.pool.take(self.connector.lane(up)) };
+        let Some(resting) = resting else {
             return Box::pin(self.sent_afresh(up, request, wait)).await;
         };
         let began = Instant::now();
@@ -128,9 +134,23 @@ impl Client {
 
     async fn connect(&self, up: &Upstream) -> Result<Connection, Failure> {
         let connecting = self.connector.connect(up, self.connect_timeout);
-        timeout(self.connect_timeout, connecting)
-            .await
-            .unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect)))
+        let connected = timeout(self.connect_timeout, connecting).await;
+        match connected.unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect))) {
+            Ok(connection) => {
+                self.trouble.reached();
+                Ok(connection)
+            }
+            Err(failure) => Err(self.judged(up, failure)),
+        }
+    }
+
+    #[cold]
+    fn judged(&self, up: &Upstream, failure: Failure) -> Failure {
+        let failure = self.trouble.judged(self.connector.lane(up), failure);
+        if let FailureClass::Local(_) = failure.class {
+            self.metrics.in_trouble(failure.class.as_str());
+        }
+        failure
     }
 
     async fn exchange(

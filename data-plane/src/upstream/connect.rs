@@ -1,7 +1,7 @@
 //! From a provider to an open HTTP/1 connection: name (remembered for a while, looked up once at a time), TCP
 //! address by address, the provider's proxy where it has one, TLS. The caller bounds the time.
 
-use super::failure::{Failure, FailureClass, Stage};
+use super::failure::{Failure, FailureClass, Local, Stage};
 use super::outgoing::Outgoing;
 use super::tls::Tls;
 use super::tunnel::{self, Pipe};
@@ -199,7 +199,12 @@ impl Connector {
                     let _ = stream.set_nodelay(true);
                     return Ok(stream);
                 }
-                Ok(Err(error)) => last = refused(&error),
+                Ok(Err(error)) => {
+                    last = refused(&error);
+                    if last.class == FailureClass::Local(Local::Descriptors) {
+                        break;
+                    }
+                }
                 Err(_) => last = Failure::timeout(Stage::Connect),
             }
         }
@@ -228,8 +233,8 @@ impl Connector {
         };
         let remembered = self.remembered(base);
         let lookup = async || {
-            let found = tokio::net::lookup_host((name, port)).await;
-            let found: Rc<[SocketAddr]> = found.map(Iterator::collect).unwrap_or_default();
+            let found = tokio::net::lookup_host((name, port)).await.map_err(|error| unresolved(&error))?;
+            let found: Rc<[SocketAddr]> = found.collect();
             if found.is_empty() { Err(nameless()) } else { Ok(found) }
         };
         remembered.get_or_try_init(lookup).await.cloned()
@@ -254,12 +259,37 @@ impl Connector {
 
 /// What it means that an address took no connection.
 pub(super) fn refused(error: &io::Error) -> Failure {
-    Failure::because(FailureClass::Connect, error.kind())
+    let class = match error.kind() {
+        _ if is_short(error) => FailureClass::Local(Local::Descriptors),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => FailureClass::Local(Local::Route),
+        io::ErrorKind::HostUnreachable => FailureClass::Unreachable,
+        _ => FailureClass::Connect,
+    };
+    Failure::because(class, error.kind())
+}
+
+/// Whether this process, or the machine, has no descriptor, port or buffer left.
+fn is_short(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
+    error.raw_os_error().is_some_and(|number| short.iter().any(|errno| errno.raw_os_error() == number))
 }
 
 /// What it means that a name has no address.
 pub(super) fn nameless() -> Failure {
     Failure::new(FailureClass::Dns)
+}
+
+/// What it means that a look-up failed. The library gives only a text for most of it.
+fn unresolved(error: &io::Error) -> Failure {
+    let text = error.to_string();
+    match () {
+        () if is_short(error) => Failure::new(FailureClass::Local(Local::Descriptors)),
+        () if ["Temporary failure", "Try again"].iter().any(|again| text.contains(again)) => {
+            Failure::new(FailureClass::NoResolver)
+        }
+        () => nameless(),
+    }
 }
 
 fn server_name(base: &Url) -> Result<ServerName<'static>, Failure> {

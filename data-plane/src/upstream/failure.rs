@@ -17,13 +17,32 @@ pub enum Stage {
     Total,
 }
 
+/// Trouble of this proxy, whoever it wanted to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Local {
+    /// No file descriptor, port or buffer is left.
+    Descriptors,
+    /// The machine has no route.
+    Route,
+    /// The resolver does not answer.
+    Resolver,
+    /// Several hosts at once cannot be reached.
+    Network,
+}
+
 /// What kind of failure; its word is a metric label and stands in the decision trail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureClass {
     /// The host name has no address.
     Dns,
+    /// The resolver did not answer, or could not say.
+    NoResolver,
     /// No address took the connection.
     Connect,
+    /// The network says that there is no way to the host.
+    Unreachable,
+    /// Trouble of this proxy.
+    Local(Local),
     /// No agreement on TLS, or a certificate that is not trusted.
     Tls,
     /// A wait ran out.
@@ -43,7 +62,13 @@ impl FailureClass {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
+            Self::NoResolver => "no_resolver",
             Self::Connect => "connect",
+            Self::Unreachable => "unreachable",
+            Self::Local(Local::Descriptors) => "local_descriptors",
+            Self::Local(Local::Route) => "local_route",
+            Self::Local(Local::Resolver) => "local_resolver",
+            Self::Local(Local::Network) => "local_network",
             Self::Tls => "tls",
             Self::Timeout(Stage::Connect) => "timeout_connect",
             Self::Timeout(Stage::Head) => "timeout_head",
@@ -89,7 +114,13 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.class {
             FailureClass::Dns => "the host name has no address",
+            FailureClass::NoResolver => "the host name could not be looked up",
             FailureClass::Connect => "could not connect",
+            FailureClass::Unreachable => "there is no way to the host",
+            FailureClass::Local(Local::Descriptors) => "this proxy has no file descriptor left",
+            FailureClass::Local(Local::Route) => "this proxy has no route",
+            FailureClass::Local(Local::Resolver) => "this proxy cannot look up names",
+            FailureClass::Local(Local::Network) => "this proxy reaches no host",
             FailureClass::Tls => "TLS failed",
             FailureClass::Timeout(Stage::Connect) => "timeout while connecting",
             FailureClass::Timeout(Stage::Head) => "timeout before the head of the answer",

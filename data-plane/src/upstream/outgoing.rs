@@ -12,9 +12,16 @@ pub struct Outgoing {
     head: Bytes,
     body: Bytes,
     sent: usize,
+    /// Whether it must not be sent twice: then over a fresh connection, which cannot turn out to be stale.
+    pub(super) once: bool,
 }
 
 impl Outgoing {
+    /// As a request that must not be sent twice.
+    pub fn once(self) -> Self {
+        Self { once: true, ..self }
+    }
+
     /// What is left to send.
     pub(super) fn left(&self) -> [IoSlice<'_>; 2] {
         let head = self.head.get(self.sent..).unwrap_or_default();
@@ -34,7 +41,7 @@ impl Outgoing {
 
     /// For tests.
     #[cfg(test)]
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         [&self.head[..], &self.body[..]].concat()
     }
 }
@@ -77,7 +84,7 @@ impl Writer {
             }
         }
         self.head.extend_from_slice(b"\r\n");
-        Outgoing { method: self.method, head: self.head.into(), body, sent: 0 }
+        Outgoing { method: self.method, head: self.head.into(), body, sent: 0, once: false }
     }
 }
 

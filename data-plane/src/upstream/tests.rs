@@ -40,6 +40,7 @@ pub(crate) fn settings() -> Settings {
         keep_alive: PATIENCE,
         max_idle: 8,
         names_ttl: PATIENCE,
+        trouble: Default::default(),
         metrics: Metrics::install().0,
     }
 }

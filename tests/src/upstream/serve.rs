@@ -282,9 +282,11 @@ impl Reply {
     }
 
     fn error(self, status: u16, message: &str) -> Response<Body> {
+        // Under a good status it says what a broken server says.
+        let meant = if status == 200 { 502 } else { status };
         let body = match self.route.dialect() {
-            Dialect::Messages => messages::error(status, message, &self.request_id),
-            Dialect::Chat | Dialect::Responses => chat::error(status, message),
+            Dialect::Messages => messages::error(meant, message, &self.request_id),
+            Dialect::Chat | Dialect::Responses => chat::error(meant, message),
         };
         let mut reply = self;
         // An error object under status 200 is an error all the same.

@@ -190,31 +190,12 @@ async fn a_callers_own_fault_comes_back_at_once_and_an_unknown_model_moves_on() 
 }
 
 #[tokio::test]
-async fn a_busy_provider_sleeps_for_the_time_it_names_and_a_refused_credential_is_disabled() -> Result<()> {
+async fn a_busy_provider_sleeps_for_the_time_it_names() -> Result<()> {
     let duel = Duel::open(json!({}), json!({})).await?;
     duel.a.script([Answer::status(429).retry_after(300)]);
     assert_eq!(statuses(&duel, 4).await?, [200; 4]);
     assert_eq!(duel.asked(), (1, 4));
-
-    let more = json!({"apiKey": "sk-revoked-7777", "groupTag": "g", "name": "C"});
-    let id = duel.fleet.admin.provider("claude", &duel.a.url(), more).await?;
-    let fallback = json!({"apiKey": "sk-good-6666", "groupTag": "g", "priority": 5, "name": "D"});
-    duel.fleet.admin.provider("claude", &duel.b.url(), fallback).await?;
-    duel.a.script_for("sk-revoked-7777", [Answer::status(401)], true);
-    let (_, key) = duel.fleet.admin.user(json!({"name": "Bob", "providerGroup": "g"})).await?;
-    duel.fleet.sync().await?;
-    let bob = duel.fleet.caller(0, &key);
-    for _ in 0..5 {
-        assert_eq!(bob.status(CLAUDE).await?, 200);
-    }
-    assert_eq!((duel.a.stats().of("7777").requests, duel.b.stats().of("6666").requests), (3, 5));
-    testkit::eventually(Duration::from_secs(15), || async {
-        let row = duel
-            .fleet
-            .sql(&format!("SELECT state || ' ' || reason FROM provider_health WHERE provider_id = {id}"));
-        row.is_ok_and(|row| row.starts_with("disabled") && row.contains("credential"))
-    })
-    .await
+    Ok(())
 }
 
 #[tokio::test]

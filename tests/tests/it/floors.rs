@@ -23,6 +23,7 @@ const DATA_PLANE: Floors = &[
     ("control", 3),
     ("spool", 3),
     ("telemetry", 3),
+    ("probe", 4),
     ("proxy", 4),
     ("server", 5),
     ("admin", 5),

@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod options;
 mod push;
+mod refused;
 mod scene;
 mod sdk;
 mod secrets;

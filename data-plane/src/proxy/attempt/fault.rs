@@ -1,116 +1,173 @@
-//! Why an attempt gave no answer, whose fault that is, and what to do next.
+//! Why an attempt gave no answer. Whose fault that is, and what to do next, says the table in `health::fault`.
 
 use super::super::head::header;
-use super::exchange::Answer;
-use crate::clock;
+use super::exchange::{Answer, Exchange};
+use crate::clock::system_time;
 use crate::health::Verdict;
+use crate::health::fault::{Broken, Case, Judgement, Place, Then, Whose, judge, judge_broken};
 use crate::table::Upstream;
-use crate::upstream::{self, Failure};
+use crate::upstream::{self, Failure, FailureClass, Stage};
 use bytes::Bytes;
 use contract::usage::AttemptResult;
+use http::HeaderMap;
 use http::response::Parts;
 use http_body_util::BodyExt;
+use llm::usage::{FakeSuccess, StreamError, fake_success};
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
 
-/// Of a refusal that goes to the caller, what is searched for the provider's credential.
+/// Of an answer that refuses, what is read before it is judged.
 const MAX_REFUSAL_BYTES: usize = 64 * 1024;
-/// Of an upstream's error answer, what is read for the decision trail.
-const MAX_ERROR_BYTES: usize = 16 * 1024;
-/// Of that, what is kept.
+/// Of an upstream's error message, what is kept for the decision trail.
 const MAX_DETAIL_CHARS: usize = 300;
-/// The longest sleep that a `Retry-After` can ask for.
+/// The longest sleep that an upstream can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
-
-/// What to do after a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Then {
-    /// The same provider again, up to its attempts.
-    Again,
-    /// The next provider.
-    Next,
-}
+/// Anthropic's limits, each with a header that says what is left and one that says when it is whole again.
+const ANTHROPIC_LIMITS: [&str; 4] = ["requests", "tokens", "input-tokens", "output-tokens"];
 
 /// Why an attempt gave no answer.
 pub struct Fault {
-    /// What the provider's health hears.
-    pub verdict: Verdict,
-    /// What to do.
-    pub then: Then,
+    /// Whose fault, what the provider's health hears, and what to do.
+    pub judged: Judgement,
     /// Line of the trail.
     pub result: AttemptResult,
     /// The upstream's status.
     pub status: Option<u16>,
+    /// The upstream's word for it.
+    pub code: Option<String>,
     /// Without secrets.
     pub detail: String,
 }
 
 impl Fault {
-    /// The provider broke the exchange.
-    pub fn broken(status: Option<u16>, detail: impl Into<String>) -> Self {
-        Self {
-            verdict: Verdict::Failure,
-            then: Then::Again,
-            result: AttemptResult::Failed,
-            status,
-            detail: detail.into(),
-        }
+    /// What came is no answer.
+    pub fn broken(exchange: &Exchange<'_>, status: Option<u16>, detail: impl Into<String>) -> Self {
+        let judged = judge_broken(Broken::Answer, exchange.route.kind, exchange.is_repeatable());
+        Self { judged, result: AttemptResult::Failed, status, code: None, detail: detail.into() }
     }
 
     /// A good answer that this caller cannot be given.
-    pub fn unfit(status: Option<u16>, detail: &str) -> Self {
-        Self { verdict: Verdict::Neutral, then: Then::Next, ..Self::broken(status, detail) }
+    pub fn unfit(exchange: &Exchange<'_>, status: u16, detail: &str) -> Self {
+        let mut fault = Self::broken(exchange, Some(status), detail);
+        fault.judged = Judgement { verdict: Verdict::Neutral, then: Then::Next, ..fault.judged };
+        fault
     }
 
-    /// An error in the guise of a 200; `meant` is the status that it would have had outside.
-    pub fn disguised(status: Option<u16>, meant: u16, text: &str) -> Self {
-        let (verdict, then) = blame(meant, None);
-        Self { verdict, then, ..Self::broken(status, text) }
+    /// An error in the guise of a good status.
+    pub fn disguised(exchange: &Exchange<'_>, place: Place, status: u16, fake: &FakeSuccess) -> Self {
+        let error = match fake {
+            FakeSuccess::Error(error) => Some(error),
+            FakeSuccess::Empty | FakeSuccess::Html => None,
+        };
+        Self::of(&exchange.case(place, status, error, fake.reason()))
+    }
+
+    /// The first event of a stream is an error.
+    pub fn first_event(exchange: &Exchange<'_>, status: u16, error: &StreamError) -> Self {
+        Self::of(&exchange.case(Place::FirstEvent, status, Some(error), &error.message))
     }
 
     /// No answer came, for want of a connection or on it.
-    pub fn unreachable(failure: &Failure) -> Self {
-        let fault = Self { result: AttemptResult::SystemError, ..Self::broken(None, failure.to_string()) };
-        if failure.retry {
-            return fault;
-        }
-        // It could not even be formed: a caller's odd path must not put providers to sleep.
-        Self { verdict: Verdict::Neutral, then: Then::Next, ..fault }
+    pub fn unreachable(exchange: &Exchange<'_>, failure: &Failure) -> Self {
+        let judged = judge_broken(broken(failure.class), exchange.route.kind, exchange.is_repeatable());
+        let result = AttemptResult::SystemError;
+        Self { judged, result, status: None, code: None, detail: failure.to_string() }
+    }
+
+    /// Whether the answer that it was found in is the caller's.
+    pub fn is_callers(&self) -> bool {
+        self.judged.whose == Whose::Caller && self.judged.then == Then::Return
     }
 
     /// Short, and without the provider's credential, which an upstream may quote.
     pub fn without(self, up: &Upstream) -> Self {
         Self { detail: brief(&self.detail, up), ..self }
     }
+
+    fn of(case: &Case<'_>) -> Self {
+        let judged = judge(case);
+        let code = case.error.and_then(|error| error.code.clone().or_else(|| error.kind.clone()));
+        let message = case.error.map(|error| error.message.as_str()).filter(|message| !message.is_empty());
+        let unknown = judged.meant == 404
+            || (judged.whose == Whose::Model
+                && (code.as_deref() == Some("model_not_found") || case.text.contains("access to model")));
+        let result = if unknown { AttemptResult::NotFound } else { AttemptResult::Failed };
+        let detail = message.unwrap_or(case.text).to_owned();
+        Self { judged, result, status: Some(case.status), code, detail }
+    }
 }
 
-/// The upstream's own words for the caller's fault, without the provider's credential: some upstreams quote
-/// the request that they refuse.
-pub async fn refusal(up: &Upstream, mut head: Parts, mut body: upstream::Body) -> Answer {
-    let text = beginning(&mut body, MAX_REFUSAL_BYTES).await;
+impl Exchange<'_> {
+    /// Whether it may be sent again although it may have been carried out: what is generated costs money twice at
+    /// worst, but a creation would exist twice.
+    pub fn is_repeatable(&self) -> bool {
+        self.route.kind.is_metered() || self.route.kind.needs_model() || self.head.method.is_safe()
+    }
+
+    fn case<'c>(&self, place: Place, status: u16, error: Option<&'c StreamError>, text: &'c str) -> Case<'c> {
+        let repeatable = self.is_repeatable();
+        Case { kind: self.route.kind, repeatable, place, status, error, text, retry_after: None }
+    }
+}
+
+/// What a failure means for the request.
+fn broken(class: FailureClass) -> Broken {
+    match class {
+        FailureClass::Request => Broken::Unformed,
+        FailureClass::Local(_) => Broken::Local,
+        FailureClass::Dns
+        | FailureClass::NoResolver
+        | FailureClass::Connect
+        | FailureClass::Unreachable
+        | FailureClass::Tls
+        | FailureClass::Timeout(Stage::Connect) => Broken::Unsent,
+        FailureClass::Timeout(_)
+        | FailureClass::Reset
+        | FailureClass::Incomplete
+        | FailureClass::Protocol => Broken::Sent,
+    }
+}
+
+/// An answer whose status refuses: the caller's own fault goes to the caller in the upstream's words, without the
+/// provider's credential, which some upstreams quote; everything else is a fault.
+pub async fn refused(
+    exchange: &Exchange<'_>,
+    up: &Upstream,
+    (mut head, mut body): (Parts, upstream::Body),
+    patience: Duration,
+) -> Result<Answer, Fault> {
+    let text = beginning(&mut body, MAX_REFUSAL_BYTES, patience).await;
+    let error = match fake_success(None, &text) {
+        Some(FakeSuccess::Error(error)) => Some(error),
+        _ => None,
+    };
+    let status = head.status.as_u16();
+    let spoken = String::from_utf8_lossy(&text);
+    let message = llm::error_body::message_of(&text);
+    let case = Case {
+        retry_after: retry_after(&head.headers, system_time()),
+        ..exchange.case(Place::Status, status, error.as_ref(), message.as_deref().unwrap_or(&spoken))
+    };
+    let fault = Fault::of(&case);
+    if !fault.is_callers() {
+        return Err(fault.without(up));
+    }
     let secret = up.secret.expose();
     let quoted = !secret.is_empty() && memchr::memmem::find(&text, secret.as_bytes()).is_some();
     let text = if quoted {
         head.headers.remove(http::header::CONTENT_LENGTH);
-        String::from_utf8_lossy(&text).replace(secret, "***").into()
+        spoken.replace(secret, "***").into()
     } else {
         Bytes::from(text)
     };
     let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
-    Answer {
-        head,
-        held,
-        share: None,
-        body,
-        events: false,
-        usage_asked: false,
-        result: AttemptResult::ClientError,
-    }
+    let result = AttemptResult::ClientError;
+    Ok(Answer { head, held, share: None, body, events: false, usage_asked: false, result })
 }
 
 /// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.
-async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
+async fn beginning(body: &mut upstream::Body, most: usize, patience: Duration) -> Vec<u8> {
     let mut text = Vec::new();
     let read = async {
         while let Some(Ok(frame)) = body.frame().await {
@@ -121,47 +178,42 @@ async fn beginning(body: &mut upstream::Body, most: usize) -> Vec<u8> {
             }
         }
     };
-    let _ = timeout(Duration::from_secs(2), read).await;
+    let _ = timeout(patience, read).await;
     text
 }
 
-/// A status that another provider, or another try, may not give.
-pub async fn fault(up: &Upstream, status: u16, head: &Parts, body: upstream::Body) -> Fault {
-    let retry_after =
-        header(&head.headers, "retry-after").and_then(|value| wait(value, clock::system_time()));
-    let detail = detail(body, up).await;
-    // OpenAI says 403 for a model that this account does not have; that is no refused credential.
-    let no_model =
-        status == 403 && (detail.contains("model_not_found") || detail.contains("access to model"));
-    let status_of_blame = if no_model { 404 } else { status };
-    let (verdict, then) = blame(status_of_blame, retry_after);
-    let result = if status_of_blame == 404 { AttemptResult::NotFound } else { AttemptResult::Failed };
-    Fault { verdict, then, result, status: Some(status), detail }
+/// How long an upstream asks to be left alone, by the most exact of its headers.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let millis = || seconds(header(headers, "retry-after-ms")?, 1e-3);
+    let named = || wait(header(headers, "retry-after")?, now);
+    let whole = || {
+        let resets = ANTHROPIC_LIMITS.iter().filter_map(|limit| {
+            let left = header(headers, &format!("anthropic-ratelimit-{limit}-remaining"));
+            let at = header(headers, &format!("anthropic-ratelimit-{limit}-reset"))?;
+            let at = chrono::DateTime::parse_from_rfc3339(at).ok()?;
+            left.is_none_or(|left| left == "0")
+                .then(|| SystemTime::from(at).duration_since(now).unwrap_or_default())
+        });
+        resets.max()
+    };
+    let unified = || {
+        let at = header(headers, "anthropic-ratelimit-unified-reset")?.parse().ok()?;
+        let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at))?;
+        Some(at.duration_since(now).unwrap_or_default())
+    };
+    Some(millis().or_else(named).or_else(whole).or_else(unified)?.min(MAX_RETRY_AFTER))
 }
 
-/// A `Retry-After`: seconds, or a date.
+/// A `Retry-After`: seconds, whole or not, or a date.
 fn wait(value: &str, now: SystemTime) -> Option<Duration> {
-    let seconds = || value.parse().ok().map(Duration::from_secs);
     let until = || Some(httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default());
-    Some(seconds().or_else(until)?.min(MAX_RETRY_AFTER))
+    seconds(value, 1.0).or_else(until)
 }
 
-/// What a status says of the provider, and what to do after it.
-fn blame(status: u16, retry_after: Option<Duration>) -> (Verdict, Then) {
-    match status {
-        429 => (Verdict::RateLimited { retry_after }, Then::Next),
-        401..=403 => (Verdict::CredentialRefused, Then::Next),
-        404 => (Verdict::Neutral, Then::Next),
-        _ => (Verdict::Failure, Then::Again),
-    }
-}
-
-/// The start of an upstream's error message, without its credential.
-async fn detail(mut body: upstream::Body, up: &Upstream) -> String {
-    let text = beginning(&mut body, MAX_ERROR_BYTES).await;
-    let message = llm::error_body::message_of(&text);
-    let message = message.unwrap_or_else(|| String::from_utf8_lossy(&text).into_owned());
-    brief(&message, up)
+fn seconds(value: &str, unit: f64) -> Option<Duration> {
+    let value: f64 = value.trim().parse().ok()?;
+    // Beyond the longest sleep all are the same; `NaN` is none.
+    (value >= 0.0).then(|| Duration::from_secs_f64((value * unit).min(MAX_RETRY_AFTER.as_secs_f64())))
 }
 
 /// The start of a text, without the provider's credential.
@@ -174,22 +226,46 @@ fn brief(text: &str, up: &Upstream) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
 
     #[test]
-    fn a_wait_is_told_in_seconds_or_by_date() {
+    fn a_wait_is_told_in_many_ways() {
         let now = httpdate::parse_http_date("Sat, 21 Nov 2026 06:00:00 GMT").expect("date");
-        for (value, expected) in [
-            ("7", Some(7)),
-            ("0", Some(0)),
-            ("86400", Some(600)),
-            ("Sat, 21 Nov 2026 06:00:30 GMT", Some(30)),
-            ("Sat, 21 Nov 2026 05:00:00 GMT", Some(0)),
-            ("Sun, 22 Nov 2026 06:00:00 GMT", Some(600)),
-            ("soon", None),
-            ("-1", None),
-            ("", None),
+        let at = "anthropic-ratelimit-tokens-reset";
+        for (lines, expected) in [
+            (&[("retry-after", "7")][..], Some(7_000)),
+            (&[("retry-after", "0")], Some(0)),
+            (&[("retry-after", "1.5")], Some(1_500)),
+            (&[("retry-after", "86400")], Some(600_000)),
+            (&[("retry-after", "1e300")], Some(600_000)),
+            (&[("retry-after", "Sat, 21 Nov 2026 06:00:30 GMT")], Some(30_000)),
+            (&[("retry-after", "Sat, 21 Nov 2026 05:00:00 GMT")], Some(0)),
+            (&[("retry-after", "Sun, 22 Nov 2026 06:00:00 GMT")], Some(600_000)),
+            (&[("retry-after", "soon")], None),
+            (&[("retry-after", "-1")], None),
+            (&[("retry-after", "NaN")], None),
+            (&[("retry-after", "")], None),
+            (&[("retry-after-ms", "250"), ("retry-after", "1")], Some(250)),
+            (&[("retry-after-ms", "x"), ("retry-after", "1")], Some(1_000)),
+            (&[(at, "2026-11-21T06:00:12Z")], Some(12_000)),
+            (&[("anthropic-ratelimit-tokens-remaining", "9"), (at, "2026-11-21T06:00:12Z")], None),
+            (
+                &[
+                    ("anthropic-ratelimit-requests-remaining", "0"),
+                    ("anthropic-ratelimit-requests-reset", "2026-11-21T06:00:05Z"),
+                    ("anthropic-ratelimit-tokens-remaining", "0"),
+                    (at, "2026-11-21T06:00:12Z"),
+                ],
+                Some(12_000),
+            ),
+            (&[("anthropic-ratelimit-unified-reset", "1795240809")], Some(9_000)),
         ] {
-            assert_eq!(wait(value, now), expected.map(Duration::from_secs), "{value}");
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|(name, value)| {
+                headers.insert(*name, HeaderValue::from_static(value));
+            });
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(retry_after(&headers, now), expected, "{lines:?}");
         }
     }
 }

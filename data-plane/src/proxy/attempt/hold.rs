@@ -8,12 +8,14 @@ use super::exchange::{Answer, Exchange};
 use super::fault::Fault;
 use super::nature::Nature;
 use super::patience::{Late, Patience};
+use crate::clock::Instant;
+use crate::health::fault::Place;
 use crate::upstream;
 use bytes::Bytes;
 use contract::usage::AttemptResult;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::response::Parts;
+use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use llm::usage::{UsageScanner, fake_success};
@@ -34,7 +36,7 @@ pub async fn hold(
     patience: &mut Patience<'_>,
     (mut head, mut body): (Parts, upstream::Body),
 ) -> Result<Answer, Fault> {
-    let status = Some(head.status.as_u16());
+    let status = head.status.as_u16();
     let content_type = header(&head.headers, "content-type").unwrap_or_default();
     let label = Nature::labelled(content_type);
     let metered = exchange.route.kind.is_metered();
@@ -45,9 +47,9 @@ pub async fn hold(
     let mut bytes = 0;
     while !(body.is_end_stream() && bytes > 0) {
         let frame = match patience.wait(body.frame()).await {
-            Err(Late) => return Err(Fault::broken(status, "no content before the timeout")),
+            Err(Late) => return Err(Fault::broken(exchange, Some(status), "no content before the timeout")),
             Ok(None) => break,
-            Ok(Some(Err(failure))) => return Err(Fault::unreachable(&failure)),
+            Ok(Some(Err(failure))) => return Err(Fault::unreachable(exchange, &failure)),
             Ok(Some(Ok(frame))) => frame,
         };
         let Ok(data) = frame.into_data() else { continue };
@@ -78,16 +80,17 @@ pub async fn hold(
             && !starts_object(&held)
             && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
         {
-            return Err(Fault::disguised(status, fake.status(), fake.reason()));
+            return Err(Fault::disguised(exchange, Place::Document, status, &fake));
         }
         if let Some(error) = scanner.leading_error().filter(|_| events) {
-            if error.status() == 400 {
+            let fault = Fault::first_event(exchange, status, error);
+            if fault.is_callers() {
                 // The caller's fault in an event instead of a status: it is the caller's to see.
                 let share = room.into_share();
                 let result = AttemptResult::ClientError;
                 return Ok(Answer { head, held, share, body, events, usage_asked: false, result });
             }
-            return Err(Fault::disguised(status, error.status(), &error.message));
+            return Err(fault);
         }
         let gate = || scanner.first_content() || scanner.events() >= config.stream_gate_events as u64;
         let bound = if events { config.stream_gate_bytes } else { MAX_HELD_BYTES };
@@ -95,22 +98,30 @@ pub async fn hold(
             break;
         }
         patience.sign();
+        meter.heard(Instant::now());
     }
     if bytes == 0 && metered {
-        return Err(Fault::broken(status, "empty answer"));
+        return Err(Fault::broken(exchange, Some(status), "empty answer"));
     }
     let known = nature.unwrap_or(label);
     let scanner = match meter.scanner() {
         Some(scanner) => scanner,
         None => begun(exchange, meter, known, &held),
     };
-    if metered && let Some(fault) = complaint(known, scanner, &held, (&head, body.is_end_stream())) {
+    let ended = body.is_end_stream();
+    if metered && let Some(fault) = complaint(exchange, known, scanner, &held, (&head, ended)) {
+        if let Some(meant) = StatusCode::from_u16(fault.judged.meant).ok().filter(|_| fault.is_callers()) {
+            // In the upstream's words, under the status that they stand for: no client takes it for an answer.
+            head.status = meant;
+            let (share, result) = (room.into_share(), AttemptResult::ClientError);
+            return Ok(Answer { head, held, share, body, events: false, usage_asked: false, result });
+        }
         return Err(fault);
     }
     let events = known == Nature::Events;
     if exchange.silence.is_broken() && !events {
         // It could be sent no more: what the caller has is the head of a stream.
-        return Err(Fault::unfit(status, "a document where a stream was asked for"));
+        return Err(Fault::unfit(exchange, status, "a document where a stream was asked for"));
     }
     if events && label != Nature::Events {
         // Some clients of streams insist on the label.
@@ -142,26 +153,27 @@ fn begun<'m>(
 
 /// What is wrong with a good answer that is held as far as it can be.
 fn complaint(
+    exchange: &Exchange<'_>,
     known: Nature,
     scanner: &UsageScanner,
     held: &VecDeque<Bytes>,
     (head, ended): (&Parts, bool),
 ) -> Option<Fault> {
-    let status = Some(head.status.as_u16());
+    let status = head.status.as_u16();
     match known {
         Nature::Document => {
             let content_type = header(&head.headers, "content-type");
             if scanner.may_be_fake()
                 && let Some(fake) = fake_success(content_type, &start_of(held))
             {
-                return Some(Fault::disguised(status, fake.status(), fake.reason()));
+                return Some(Fault::disguised(exchange, Place::Document, status, &fake));
             }
             let cut = ended && !scanner.ended();
-            cut.then(|| Fault::broken(status, "the answer ended before its end"))
+            cut.then(|| Fault::broken(exchange, Some(status), "the answer ended before its end"))
         }
         Nature::Events => {
             let empty = ended && !scanner.first_content() && !scanner.ended();
-            empty.then(|| Fault::broken(status, "the stream ended before its first content"))
+            empty.then(|| Fault::broken(exchange, Some(status), "the stream ended before its first content"))
         }
         Nature::Other => None,
     }

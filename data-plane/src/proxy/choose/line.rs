@@ -92,15 +92,22 @@ impl Trail {
             }
         }
         let is_bound = |up: &&Arc<Upstream>| Some(up.row.id) == wish.bound && !up.row.disable_session_reuse;
-        if let Some(up) = awake.iter().copied().find(is_bound) {
+        let is_ready = |up: &&Arc<Upstream>| is_bound(up) && !super::rests(up, wish, health);
+        if let Some(up) = awake.iter().copied().find(is_ready) {
             line.push(up, SelectedBy::SessionReuse, &[]);
             awake.retain(|other| other.row.id != up.row.id);
         }
-        while !awake.is_empty() && line.complete {
-            let tier = tier(&awake, wish);
-            let Some(up) = rotation.peek(&tier) else { break };
-            line.push(up, SelectedBy::Initial, &tier);
-            awake.retain(|other| other.row.id != up.row.id);
+        // Those that refused such a call a moment ago come after all others.
+        let mut resting = awake.clone();
+        resting.retain(|up| super::rests(up, wish, health));
+        awake.retain(|up| !resting.iter().any(|other| other.row.id == up.row.id));
+        for mut ready in [awake, resting] {
+            while !ready.is_empty() && line.complete {
+                let tier = tier(&ready, wish);
+                let Some(up) = rotation.peek(&tier) else { break };
+                line.push(up, SelectedBy::Initial, &tier);
+                ready.retain(|other| other.row.id != up.row.id);
+            }
         }
         asleep.retain(|(until, _)| until.is_some());
         asleep.sort_by_key(|(until, up)| (*until, up.row.id));
@@ -139,12 +146,16 @@ impl Trail {
         {
             by = SelectedBy::SessionReuse;
         }
-        if by != SelectedBy::LastResort
-            && matches!(ground.health.gate(&upstream, wish.now_ms), Gate::Asleep { .. })
-        {
-            self.tried.push(upstream.row.id);
-            return None;
-        }
+        let pass = if by == SelectedBy::LastResort {
+            ground.health.pass(upstream.row.id)
+        } else {
+            let (gate, pass) = ground.health.gate(&upstream, wish.now_ms);
+            if matches!(gate, Gate::Asleep { .. }) {
+                self.tried.push(upstream.row.id);
+                return None;
+            }
+            pass
+        };
         match by {
             SelectedBy::Initial if line.turn == Some(at) => line.turn = None,
             SelectedBy::Initial => line.rotate(at, 1),
@@ -152,6 +163,6 @@ impl Trail {
             _ => {}
         }
         self.tried.push(upstream.row.id);
-        Some(Choice { upstream, by })
+        Some(Choice { upstream, by, pass })
     }
 }

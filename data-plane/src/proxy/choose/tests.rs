@@ -27,7 +27,8 @@ impl Scene {
     }
 
     fn wish(&self) -> Wish<'_> {
-        Wish { groups: &self.groups, model: Some("m"), agent: "", bound: None, minute: 0, now_ms: NOW }
+        let kind = EndpointKind::Messages;
+        Wish { groups: &self.groups, kind, model: Some("m"), agent: "", bound: None, minute: 0, now_ms: NOW }
     }
 
     fn ground<'a>(&'a self, pool: &'a [Arc<Upstream>]) -> Ground<'a> {
@@ -50,7 +51,7 @@ impl Scene {
 
     fn sleep(&self, up: &Upstream, seconds: u64) {
         let retry_after = Some(Duration::from_secs(seconds));
-        self.health.record(up, &Verdict::RateLimited { retry_after }, NOW);
+        self.health.record(up, Pass::default(), &Verdict::RateLimited { retry_after }, NOW);
     }
 }
 
@@ -262,6 +263,30 @@ proptest! {
             prop_assert!((i64::from(*hits as u32) - want).abs() <= 2, "{at}: {hits} of {want}");
         }
     }
+}
+
+#[test]
+fn who_refused_such_a_call_comes_after_all_others_and_before_nobody() {
+    let scene = Scene::new();
+    let pool = pool(vec![provider(1), Provider { priority: 9, ..provider(2) }]);
+    let rest = |id| scene.health.rest(ProviderId(id), (EndpointKind::Messages, "m"), NOW, NOW + 60_000);
+    let first = |wish: &Wish<'_>| scene.next_with(&pool, &mut Trail::default(), wish).map(|(id, _)| id);
+    rest(1);
+    let wish = scene.wish();
+    assert_eq!(first(&wish), Ok(2));
+    assert_eq!(first(&Wish { bound: Some(ProviderId(1)), ..wish }), Ok(2));
+    for other in [
+        Wish { model: Some("n"), ..wish },
+        Wish { kind: EndpointKind::CountTokens, ..wish },
+        Wish { now_ms: NOW + 60_000, ..wish },
+    ] {
+        assert_eq!(first(&other), Ok(1));
+    }
+    rest(2);
+    let mut trail = Trail::default();
+    assert_eq!(scene.next(&pool, &mut trail), Ok((1, SelectedBy::Initial)), "as if nobody rested");
+    assert_eq!(scene.next(&pool, &mut trail), Ok((2, SelectedBy::Initial)));
+    assert_eq!(scene.next(&pool, &mut trail), Err(Nothing::Tried));
 }
 
 proptest! {

@@ -51,6 +51,8 @@ metrics! {
     AUTHENTICATION_FAILURES Counter "authentication_failures_total" ["reason"] "Requests refused for their credential.";
     UPSTREAM_FAILURES Counter "upstream_failures_total" ["class"] "Exchanges with upstreams that failed below HTTP.";
     UPSTREAM_CONNECTIONS Counter "upstream_connections_total" ["from"] "Connections used for attempts: resting or new.";
+    LOCAL_TROUBLE Counter "local_trouble_total" ["kind"] "Attempts that failed for trouble of this proxy: no descriptors, route, resolver or network. Above 0 is an alarm.";
+    PROBES Counter "health_probes_total" ["result"] "Requests of the gateway's own, to see whether a provider accepts its credential.";
     CONNECTIONS Gauge "connections" [] "Callers' open connections.";
     CONNECTION_ERRORS Counter "connection_errors_total" [] "Callers' connections ended by a fault: bad or slow head, reset.";
     LIMITS_LOCAL Gauge "limits_local" [] "1 while limits are counted by this proxy alone.";
@@ -130,14 +132,28 @@ pub(super) const REASONS: &[&str] = &[
     "no_available_providers",
     "all_providers_failed",
     "upstream_not_found",
+    "upstream_error",
     "internal",
     "other",
 ];
 
+/// Values of the label `result` of probes, in the order of `health::Probe`.
+pub(super) const PROBE_RESULTS: &[&str] = &["accepted", "refused", "unclear"];
+
+/// Values of the label `kind` of this proxy's own trouble: the words of `upstream::Local`.
+pub(super) const LOCAL_KINDS: &[&str] =
+    &["local_descriptors", "local_route", "local_resolver", "local_network", "other"];
+
 /// Values of the label `class` of upstream failures; the words of `upstream::FailureClass`.
 pub(super) const FAILURE_CLASSES: &[&str] = &[
     "dns",
+    "no_resolver",
     "connect",
+    "unreachable",
+    "local_descriptors",
+    "local_route",
+    "local_resolver",
+    "local_network",
     "tls",
     "timeout_connect",
     "timeout_head",

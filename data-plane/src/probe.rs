@@ -1,0 +1,201 @@
+//! Asks providers by the gateway's own requests whether their credential is accepted: before refusals of callers count,
+//! and while one is refused, until it is accepted again. No caller's header, path or body is part of it.
+//!
+//! One per process, on a traffic thread. Above `health`, `store` and `upstream`; knows nothing of the walk. What it
+//! asks costs a few tokens at the provider, in the owner's name; no user or key caused it, so it is in the log and the
+//! metrics and not in the ledger.
+
+mod request;
+#[cfg(test)]
+mod tests;
+
+use crate::clock::{Instant, now_ms};
+use crate::config::Config;
+use crate::health::fault::{Case, Place, Whose, judge};
+use crate::health::{Book, Finding, Probe};
+use crate::store::Limiter;
+use crate::table::{Snapshot, Table, Upstream};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Client;
+use contract::ids::ProviderId;
+use contract::table::DEFAULT_GROUP;
+use contract::usage::Dialect;
+use http_body_util::{BodyExt, Limited};
+use llm::usage::{FakeSuccess, fake_success};
+use request::Question;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// Of an answer, what is read.
+const MAX_ANSWER: usize = 64 * 1024;
+/// How often it is looked who is due, at most.
+const TICK: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct Prober {
+    config: Arc<Config>,
+    table: Table,
+    health: Book,
+    metrics: Arc<Metrics>,
+    limiter: Limiter,
+    client: Client,
+    plans: HashMap<ProviderId, Plan>,
+}
+
+/// When a provider may be asked next.
+struct Plan {
+    next: Instant,
+    pause: Duration,
+}
+
+/// What the prober shares with others.
+pub struct Parts {
+    /// Settings.
+    pub config: Arc<Config>,
+    /// The routing table.
+    pub table: Table,
+    /// Who is suspected, and who hears of it.
+    pub health: Book,
+    /// Numbers.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Prober {
+    /// For the thread that `limiter` and `client` belong to.
+    pub fn new(parts: Parts, limiter: Limiter, client: Client) -> Self {
+        let Parts { config, table, health, metrics } = parts;
+        Self { config, table, health, metrics, limiter, client, plans: HashMap::new() }
+    }
+
+    /// Goes on for ever.
+    pub async fn run(mut self) {
+        let tick = TICK.min(self.config.health_probe_first);
+        loop {
+            let suspects = tokio::select! {
+                suspects = self.health.suspected() => suspects,
+                () = sleep(tick) => BTreeSet::new(),
+            };
+            for id in suspects {
+                self.confirm(id).await;
+            }
+            self.ask_again().await;
+        }
+    }
+
+    /// Callers were refused. However often they are, the provider is asked once in a while only.
+    async fn confirm(&mut self, id: ProviderId) {
+        let now = Instant::now();
+        let first = self.config.health_probe_first;
+        self.plans.retain(|_, plan| now < plan.next + self.config.health_probe_max);
+        if self.plans.get(&id).is_none_or(|plan| plan.next <= now) {
+            self.plans.insert(id, Plan { next: now + first, pause: first });
+            self.look(id).await;
+        } else {
+            // Not now: the next refusal raises the question again.
+            let pass = self.health.pass(id);
+            self.health.probed(id, Finding { probe: Probe::Unclear, pass, is_last: false }, now_ms());
+        }
+    }
+
+    /// Those that are refused are asked at growing pauses, each by one proxy of the fleet.
+    async fn ask_again(&mut self) {
+        for id in self.health.refused() {
+            let (first, most) = (self.config.health_probe_first, self.config.health_probe_max);
+            let now = Instant::now();
+            let plan = self.plans.entry(id).or_insert_with(|| Plan { next: now + first, pause: first });
+            if now < plan.next {
+                continue;
+            }
+            let pause = plan.pause;
+            plan.pause = pause.saturating_mul(2).min(most);
+            plan.next = now + plan.pause;
+            if self.limiter.elected(&format!("probe:{id}"), pause).await {
+                self.look(id).await;
+            }
+        }
+    }
+
+    async fn look(&self, id: ProviderId) {
+        let table = self.table.load_full();
+        let Some(up) = table.upstream(id).filter(|up| up.row.enabled) else { return };
+        let pass = self.health.pass(id);
+        let asked = timeout(self.config.health_probe_timeout, self.ask(up));
+        let probe = asked.await.unwrap_or(Probe::Unclear);
+        let is_last = is_last(&table, up, &self.health.refused());
+        self.metrics.probed(probe as usize);
+        match probe {
+            Probe::Refused => tracing::warn!(provider_id = %id, is_last, "a provider refuses its credential"),
+            Probe::Accepted | Probe::Unclear => {
+                tracing::info!(provider_id = %id, ?probe, "a provider was probed")
+            }
+        }
+        self.health.probed(id, Finding { probe, pass, is_last }, now_ms());
+    }
+
+    /// The cheapest question first; what it cannot answer, the next one does.
+    async fn ask(&self, up: &Arc<Upstream>) -> Probe {
+        let mut probe = Probe::Unclear;
+        for question in request::questions(up) {
+            probe = self.put(up, &question).await;
+            if probe != Probe::Accepted {
+                return probe;
+            }
+        }
+        probe
+    }
+
+    async fn put(&self, up: &Upstream, question: &Question) -> Probe {
+        let Ok(request) = question.for_provider(up) else { return Probe::Unclear };
+        let patience = self.config.health_probe_timeout;
+        let Ok(response) = self.client.send(up, request, patience).await else { return Probe::Unclear };
+        let (head, body) = response.into_parts();
+        let text = match Limited::new(body, MAX_ANSWER).collect().await {
+            Ok(body) => body.to_bytes(),
+            Err(_) => bytes::Bytes::new(),
+        };
+        judged(question, head.status.as_u16(), &text)
+    }
+}
+
+/// What an answer says of the credential.
+fn judged(question: &Question, status: u16, text: &[u8]) -> Probe {
+    let fake = fake_success(None, text);
+    let error = match &fake {
+        Some(FakeSuccess::Error(error)) => Some(error),
+        _ => None,
+    };
+    let is_good = (200..300).contains(&status);
+    if is_good && error.is_none() {
+        return if text.is_empty() { Probe::Unclear } else { Probe::Accepted };
+    }
+    let place = if is_good { Place::Document } else { Place::Status };
+    let text = String::from_utf8_lossy(text);
+    // As metered, whatever was asked: the question is the gateway's, so a refusal is not the caller's doing.
+    let kind = llm::EndpointKind::Messages;
+    let case = Case { kind, repeatable: false, place, status, error, text: &text, retry_after: None };
+    let judgement = judge(&case);
+    match judgement.whose {
+        Whose::Credential => Probe::Refused,
+        // It was read, so whoever sent it was let in. A path that is not there may stand before the door.
+        Whose::Caller => Probe::Accepted,
+        Whose::Model if judgement.meant == 404 && question.is_metered() => Probe::Accepted,
+        Whose::Model | Whose::Provider | Whose::RateLimit | Whose::Ours => Probe::Unclear,
+    }
+}
+
+/// Whether in some pool of its own (an owner's providers of one protocol and one group) no other can be used.
+fn is_last(table: &Snapshot, up: &Upstream, refused: &BTreeSet<ProviderId>) -> bool {
+    let default = [Arc::from(DEFAULT_GROUP)];
+    let groups = if up.row.groups.is_empty() { &default[..] } else { &up.row.groups };
+    let alone = |pool: &[Arc<Upstream>], group: &Arc<str>| {
+        let others = pool.iter().filter(|other| other.row.id != up.row.id && other.row.enabled);
+        let mut usable = others.filter(|other| !refused.contains(&other.row.id));
+        !usable.any(|other| other.serves_group(std::slice::from_ref(group)))
+    };
+    Dialect::ALL.iter().any(|dialect| {
+        let pool = table.upstreams(up.row.owner_id, *dialect);
+        pool.iter().any(|one| one.row.id == up.row.id) && groups.iter().any(|group| alone(pool, group))
+    })
+}

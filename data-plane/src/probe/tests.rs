@@ -1,0 +1,110 @@
+//! What is asked, what an answer says, and who is the last of a pool.
+
+use super::*;
+use crate::table::fixtures::{provider, sealer};
+use crate::table::{Builder, Change, RawSection, Secret};
+use contract::table::{MatchType, ModelRule, Provider, ProviderKind, Rows};
+
+fn up(row: Provider) -> Upstream {
+    Upstream::new(row, Secret::new("sk-secret")).expect("provider")
+}
+
+fn lines(row: Provider) -> Vec<String> {
+    let up = up(row);
+    let sent = |question: &Question| {
+        let bytes = question.for_provider(&up).expect("request").bytes();
+        String::from_utf8(bytes).expect("text")
+    };
+    request::questions(&up).iter().map(sent).collect()
+}
+
+#[test]
+fn the_smallest_call_of_a_kind_is_asked_and_tokens_are_counted_only_where_that_is_known() {
+    let at = |kind, host: &str| Provider { kind, base_url: format!("https://{host}"), ..provider(1) };
+    for (kind, host, paths) in [
+        (ProviderKind::Claude, "api.anthropic.com", &["/v1/messages/count_tokens", "/v1/messages"][..]),
+        (ProviderKind::Claude, "relay.example.com", &["/v1/messages"]),
+        (ProviderKind::Claude, "anthropic.com.example.com", &["/v1/messages"]),
+        (ProviderKind::Codex, "api.example.com", &["/v1/responses"]),
+        (ProviderKind::OpenAiCompatible, "api.example.com", &["/v1/chat/completions"]),
+        (ProviderKind::Gemini, "api.example.com", &[]),
+    ] {
+        let lines = lines(at(kind, host));
+        assert_eq!(lines.len(), paths.len(), "{kind:?} {host}");
+        for (line, path) in lines.iter().zip(paths) {
+            assert!(line.starts_with(&format!("POST {path} HTTP/1.1\r\n")), "{line}");
+            assert!(line.contains("sk-secret") && line.contains(r#""content":"hi""#), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_served_is_asked_for() {
+    let rule = |pattern: &str, target: Option<&str>| ModelRule {
+        pattern: pattern.to_owned(),
+        match_type: MatchType::Exact,
+        target: target.map(str::to_owned),
+    };
+    let plain = Provider { kind: ProviderKind::OpenAiCompatible, ..provider(1) };
+    let allowed = Provider { allowed_models: vec![rule("only", None)], ..plain.clone() };
+    let redirected = Provider { redirects: vec![rule("only", Some("other"))], ..allowed.clone() };
+    for (row, model) in [(plain.clone(), "gpt-4o-mini"), (allowed, "only"), (redirected, "other")] {
+        assert!(lines(row)[0].contains(&format!(r#""model":"{model}""#)), "{model}");
+    }
+    let up = up(plain);
+    up.served.set("seen".into()).expect("first");
+    let sent = request::questions(&up)[0].for_provider(&up).expect("request").bytes();
+    assert!(String::from_utf8(sent).expect("text").contains(r#""model":"seen""#));
+}
+
+#[test]
+fn only_what_says_so_is_a_refusal() {
+    let up = up(Provider { base_url: "https://api.anthropic.com".to_owned(), ..provider(1) });
+    let questions = request::questions(&up);
+    let [count, say] = &questions[..] else { panic!("{questions:?}") };
+    let refused = r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#;
+    for (question, status, text, probe) in [
+        (say, 200, r#"{"id":"msg_1","content":[]}"#, Probe::Accepted),
+        (say, 200, "", Probe::Unclear),
+        (say, 200, refused, Probe::Refused),
+        (say, 401, refused, Probe::Refused),
+        (count, 401, refused, Probe::Refused),
+        (say, 401, "", Probe::Unclear),
+        (say, 403, "<html>", Probe::Unclear),
+        (say, 400, r#"{"error":{"type":"invalid_request_error","message":"x"}}"#, Probe::Accepted),
+        (say, 400, r#"{"error":{"message":"Your credit balance is too low"}}"#, Probe::Refused),
+        (say, 404, r#"{"error":{"type":"not_found_error","message":"model: x"}}"#, Probe::Accepted),
+        (count, 404, "", Probe::Unclear),
+        (say, 429, "", Probe::Unclear),
+        (say, 529, "", Probe::Unclear),
+    ] {
+        assert_eq!(judged(question, status, text.as_bytes()), probe, "{status} {text}");
+    }
+}
+
+#[test]
+fn the_last_of_any_pool_is_the_last() {
+    let tagged = |id, groups: &[&str]| Provider {
+        groups: groups.iter().copied().map(Arc::from).collect(),
+        ..provider(id)
+    };
+    let off = |row: Provider| Provider { enabled: false, ..row };
+    let chat = |row: Provider| Provider { kind: ProviderKind::OpenAiCompatible, ..row };
+    for (rows, refused, last) in [
+        (vec![provider(1)], &[][..], true),
+        (vec![provider(1), provider(2)], &[], false),
+        (vec![provider(1), provider(2)], &[2], true),
+        (vec![provider(1), off(provider(2))], &[], true),
+        (vec![provider(1), chat(provider(2))], &[], true),
+        (vec![provider(1), tagged(2, &["g"])], &[], true),
+        (vec![provider(1), tagged(2, &["g", "default"])], &[], false),
+        (vec![tagged(1, &["g", "h"]), tagged(2, &["g"])], &[], true),
+        (vec![tagged(1, &["g", "h"]), tagged(2, &["g"]), tagged(3, &["h"])], &[], false),
+    ] {
+        let section = RawSection::of("providers", &Rows { providers: rows, ..Rows::default() });
+        let table = Builder::new(sealer()).apply(Change::whole(1, vec![section])).expect("table").snapshot;
+        let refused = refused.iter().copied().map(ProviderId).collect();
+        let up = table.upstream(ProviderId(1)).expect("provider");
+        assert_eq!(is_last(&table, up, &refused), last, "{refused:?}");
+    }
+}
