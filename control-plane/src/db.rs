@@ -8,6 +8,7 @@ pub mod dead_letters;
 pub mod first_start;
 pub mod generation;
 pub mod health;
+pub mod held;
 pub mod keys;
 pub mod ledger;
 pub mod live;

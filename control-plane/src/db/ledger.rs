@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// Rows of one statement: Postgres takes 65,535 parameters, and a record has 44.
+/// Rows of one statement: Postgres takes 65,535 parameters, and a record has 46.
 const ROWS: usize = 1_000;
 
 /// A record as it is stored.
@@ -50,6 +50,8 @@ pub struct RecordRow {
     pub other_tokens: Option<Value>,
     pub usage_source: &'static str,
     pub cost: Option<BigDecimal>,
+    pub unpriced: Option<&'static str>,
+    pub held_cost: Option<BigDecimal>,
     pub cost_parts: Value,
     pub cost_multiplier: BigDecimal,
     pub generation: i64,
@@ -193,7 +195,7 @@ pub async fn add_sessions_in_tx(conn: &mut Conn, rows: &[SessionRow]) -> Result<
     Ok(())
 }
 
-/// A sum of money.
+/// A sum of money: costs, and what is held where there is none.
 #[derive(Debug, QueryableByName)]
 pub struct Spent {
     /// Unix milliseconds.
@@ -212,7 +214,7 @@ fn column(scope: Scope) -> (&'static str, i64) {
     }
 }
 
-/// What was spent since an instant. Of users and keys whole hours from the sums, the broken first one from the
+/// What was spent, or is held for models without a price, since an instant. Of users and keys whole hours from the sums, the broken first one from the
 /// records; of a provider, which everybody uses, from the sums that have no callers: from the first midnight on by
 /// days, until then by quarters of an hour.
 pub async fn spent_since(conn: &mut Conn, scope: Scope, since: DateTime<Utc>) -> Result<Spent, Error> {
@@ -228,8 +230,12 @@ pub async fn spent_since(conn: &mut Conn, scope: Scope, since: DateTime<Utc>) ->
     };
     let query = format!(
         "WITH edge AS (SELECT to_timestamp(ceil(extract(epoch FROM $2::timestamptz) / {whole}) * {whole}) AS at), \
+         hours AS (SELECT to_timestamp(ceil(extract(epoch FROM $2::timestamptz) / 3600) * 3600) AS at), \
          parts AS ({parts} UNION ALL SELECT sum(cost) FROM usage_records, edge \
-             WHERE {column} = $1 AND created_at >= $2 AND created_at < edge.at) \
+             WHERE {column} = $1 AND created_at >= $2 AND created_at < edge.at \
+             UNION ALL SELECT sum(held_cost) FROM usage_held, hours WHERE {column} = $1 AND hour >= hours.at \
+             UNION ALL SELECT sum(held_cost) FROM usage_records, hours \
+             WHERE {column} = $1 AND created_at >= $2 AND created_at < hours.at AND held_cost > 0) \
          SELECT (extract(epoch FROM $2::timestamptz) * 1000)::bigint AS start_ms, coalesce(sum(cost), 0) AS cost FROM parts"
     );
     let query = diesel::sql_query(query).bind::<BigInt, _>(id).bind::<Timestamptz, _>(since);
@@ -260,8 +266,9 @@ pub async fn spent_by_bucket(
 ) -> Result<Vec<Spent>, Error> {
     let (column, id) = column(scope);
     let query = format!(
-        "SELECT (floor(extract(epoch FROM created_at) * 1000 / $3) * $3)::bigint AS start_ms, sum(cost) AS cost \
-         FROM usage_records WHERE {column} = $1 AND created_at >= $2 AND cost <> 0 GROUP BY 1 ORDER BY 1"
+        "SELECT (floor(extract(epoch FROM created_at) * 1000 / $3) * $3)::bigint AS start_ms, \
+         sum(coalesce(cost, held_cost)) AS cost FROM usage_records \
+         WHERE {column} = $1 AND created_at >= $2 AND coalesce(cost, held_cost) <> 0 GROUP BY 1 ORDER BY 1"
     );
     let query = diesel::sql_query(query)
         .bind::<BigInt, _>(id)

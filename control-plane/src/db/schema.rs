@@ -263,6 +263,19 @@ diesel::table! {
         response_bytes -> Int8,
         messages_count -> Int4,
         received_at -> Timestamptz,
+        unpriced -> Nullable<Text>,
+        held_cost -> Nullable<Numeric>,
+    }
+}
+
+diesel::table! {
+    usage_held (user_id, hour, key_id, provider_id, owner_id) {
+        hour -> Timestamptz,
+        owner_id -> Int8,
+        user_id -> Int8,
+        key_id -> Int8,
+        provider_id -> Int8,
+        held_cost -> Numeric,
     }
 }
 
@@ -395,6 +408,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     login_sessions,
     audit_log,
     usage_records,
+    usage_held,
     usage_hourly,
     sessions,
     proxies

@@ -186,5 +186,14 @@ async fn the_schema_is_that_of_the_migrations() {
     }
     reads!(generation, users, keys, providers, provider_health, settings, prices, sensitive_words);
     reads!(notifications, notification_checks, live, session_messages);
-    reads!(login_sessions, audit_log, usage_records, usage_hourly, sessions, proxies, usage_dead_letters);
+    reads!(
+        login_sessions,
+        audit_log,
+        usage_records,
+        usage_hourly,
+        usage_held,
+        sessions,
+        proxies,
+        usage_dead_letters
+    );
 }

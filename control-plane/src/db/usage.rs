@@ -70,6 +70,8 @@ pub struct Record {
     pub cache_write_1h_tokens: i64,
     pub usage_source: String,
     pub cost: Option<BigDecimal>,
+    pub unpriced: Option<String>,
+    pub held_cost: Option<BigDecimal>,
     pub cost_parts: Value,
     pub cost_multiplier: BigDecimal,
     pub duration_ms: i32,

@@ -6,7 +6,7 @@ use bigdecimal::{BigDecimal, num_bigint::BigInt};
 use chrono::{DateTime, Utc};
 use contract::convert::Invalid;
 use contract::pb;
-use contract::usage::{Attempt, TokenCounts, UsageRecord};
+use contract::usage::{Attempt, TokenCounts, UsageRecord, WhyUnpriced};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -61,6 +61,8 @@ pub(super) fn read(wire: pb::UsageRecord) -> Result<RecordRow, Invalid> {
         other_tokens: other(&record.tokens),
         usage_source: record.usage_source.as_str(),
         cost: record.cost.map(|cost| money(cost, "cost")).transpose()?,
+        unpriced: record.unpriced.map(WhyUnpriced::as_str),
+        held_cost: record.held_cost.map(|held| money(held, "held_cost")).transpose()?,
         cost_parts: record
             .cost_parts
             .into_iter()

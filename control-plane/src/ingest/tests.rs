@@ -1,7 +1,8 @@
 use super::testing::write;
 use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_since};
 use crate::db::schema::{sessions, usage_hourly, usage_records};
-use crate::db::{Conn, testing};
+use crate::db::usage::Filter;
+use crate::db::{Conn, held, testing};
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use contract::ids::{KeyId, ProviderId, UserId};
@@ -135,18 +136,80 @@ async fn what_was_spent_since_any_instant() {
     assert_eq!(buckets.iter().map(|(_, n)| &n[..1]).collect::<String>(), "2333");
 }
 
+#[tokio::test]
+async fn what_is_held_counts_towards_limits_and_in_no_cost() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    let held = |number, at, held: &str| pb::UsageRecord {
+        cost: None,
+        unpriced: "no_price".to_owned(),
+        held_cost: Some(held.to_owned()),
+        ..record(number, at, "0")
+    };
+    let flagged = pb::UsageRecord {
+        cost: None,
+        unpriced: "other_unit".to_owned(),
+        ..record(9, START_MS + 2 * HOUR_MS, "0")
+    };
+    // In each hour one that costs and two that are held.
+    let mut records = vec![flagged];
+    for n in 0..2u8 {
+        let at = START_MS + i64::from(n) * HOUR_MS;
+        records.extend([
+            record(n * 3 + 1, at + 1_000, "1"),
+            held(n * 3 + 2, at + 2_000, "0.25"),
+            held(n * 3 + 3, at + 3_000, "0.000000000000001"),
+        ]);
+    }
+    assert_eq!(write(conn, records.clone()).await.expect("write").inserted, 7);
+    assert_eq!(write(conn, records).await.expect("again").inserted, 0);
+    let at = |ms| DateTime::from_timestamp_millis(ms).expect("time");
+    for (since, want) in [
+        (0, "2.500000000000002"),
+        (START_MS + 2_000, "1.500000000000002"),
+        (START_MS + 2_001, "1.250000000000002"),
+        (START_MS + HOUR_MS, "1.250000000000001"),
+        (START_MS + HOUR_MS + 3_000, "0.000000000000001"),
+        (START_MS + 2 * HOUR_MS, "0"),
+    ] {
+        for scope in [Scope::Key(KeyId(9)), Scope::User(UserId(7)), Scope::Provider(ProviderId(3))] {
+            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            assert_eq!(spent.cost, want.parse::<BigDecimal>().expect("decimal"), "{scope:?} since {since}");
+        }
+    }
+    let buckets =
+        spent_by_bucket(conn, Scope::User(UserId(7)), at(START_MS), HOUR_MS).await.expect("buckets");
+    let sums: Vec<_> = buckets.into_iter().map(|bucket| bucket.cost.normalized().to_string()).collect();
+    assert_eq!(sums, ["1.250000000000001"; 2]);
+    let filter = |user| Filter { owner: 1, user: Some(user), ..Filter::default() };
+    for (user, want) in [(7, "0.500000000000002"), (8, "0")] {
+        let sum = held::since(conn, &filter(user), at(START_MS)).await.expect("sum");
+        assert_eq!(sum, want.parse::<BigDecimal>().expect("decimal"));
+    }
+    let (costs, unpriced): (Option<BigDecimal>, Option<BigDecimal>) = usage_hourly::table
+        .select((sum(usage_hourly::cost), sum(usage_hourly::unpriced)))
+        .first(conn)
+        .await
+        .expect("sums");
+    assert_eq!((costs, unpriced), (Some(2.into()), Some(5.into())));
+    assert_eq!(rollup_mismatches(conn, at(START_MS), at(START_MS + 24 * HOUR_MS)).await.expect("check"), 0);
+}
+
 type Spoil = fn(&mut pb::UsageRecord);
 
 #[tokio::test]
 async fn a_record_that_cannot_be_stored_is_refused_alone() {
     let pool = testing::database().await;
     let mut conn = pool.write().await.expect("connection");
-    let spoilt: [(&str, Spoil); 7] = [
+    let spoilt: [(&str, Spoil); 9] = [
         ("id", |r| r.id = vec![1; 3].into()),
         ("outcome", |r| r.outcome = "nice".to_owned()),
         ("started_at_ms", |r| r.started_at_ms = i64::MAX),
         ("tokens", |r| r.tokens = Some(pb::TokenCounts { input: u64::MAX, ..Default::default() })),
         ("cost", |r| r.cost = Some("99999999999999".to_owned())),
+        ("unpriced", |r| r.unpriced = "gift".to_owned()),
+        ("held_cost", |r| r.held_cost = Some("-1".to_owned())),
         ("cost_multiplier", |r| r.cost_multiplier = "-1".to_owned()),
         ("status", |r| r.status = 60_000),
     ];

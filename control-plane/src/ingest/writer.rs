@@ -2,6 +2,7 @@
 
 use super::row;
 use crate::db::dead_letters::{self, Letter};
+use crate::db::held::{self, HeldRow};
 use crate::db::ledger::{HourRow, RecordRow, SessionRow, add_hours_in_tx, add_sessions_in_tx, insert_in_tx};
 use crate::db::{Conn, Error, rollup};
 use bigdecimal::BigDecimal;
@@ -132,6 +133,7 @@ async fn write_in_tx(conn: &mut Conn, rows: &[RecordRow]) -> Result<usize, Error
     let new = insert_in_tx(conn, rows).await?;
     let rows = || rows.iter().filter(|row| new.contains(&row.id));
     add_hours_in_tx(conn, &hours(rows())).await?;
+    held::add_in_tx(conn, &held_hours(rows())).await?;
     let times: Vec<_> = rows().map(|row| (row.id, row.created_at)).collect();
     rollup::add_in_tx(conn, &times).await?;
     add_sessions_in_tx(conn, &sessions(rows())).await?;
@@ -180,6 +182,28 @@ fn hours<'a>(rows: impl Iterator<Item = &'a RecordRow>) -> Vec<HourRow> {
         sum.cache_write_1h_tokens += row.cache_write_1h_tokens;
         sum.cost += row.cost.as_ref().unwrap_or(&BigDecimal::default());
         sum.duration_ms += i64::from(row.duration_ms);
+    }
+    sums.into_values().collect()
+}
+
+/// What is held by hour, in order of its key.
+fn held_hours<'a>(rows: impl Iterator<Item = &'a RecordRow>) -> Vec<HeldRow> {
+    let mut sums: BTreeMap<_, HeldRow> = BTreeMap::new();
+    for row in rows {
+        let Some(held_cost) = row.held_cost.as_ref().filter(|held| **held > BigDecimal::default()) else {
+            continue;
+        };
+        let (hour, provider_id) = (hour_of(row.created_at), row.provider_id.unwrap_or(0));
+        let (user_id, key_id, owner_id) = (row.user_id, row.key_id, row.owner_id);
+        let sum = sums.entry((user_id, hour, key_id, provider_id, owner_id)).or_insert_with(|| HeldRow {
+            user_id,
+            hour,
+            key_id,
+            provider_id,
+            owner_id,
+            held_cost: BigDecimal::default(),
+        });
+        sum.held_cost += held_cost;
     }
     sums.into_values().collect()
 }

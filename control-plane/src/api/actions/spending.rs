@@ -6,8 +6,8 @@
 //! that run.
 
 use crate::api::Failure;
-use crate::db::Conn;
 use crate::db::usage::{self, Filter, LimitRow};
+use crate::db::{Conn, held};
 use crate::rules::Exact;
 use crate::rules::time::iso;
 use bigdecimal::{BigDecimal, Zero};
@@ -24,7 +24,7 @@ const HISTORY: TimeDelta = TimeDelta::hours(24);
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Money {
-    /// USD spent in the window that runs now.
+    /// USD spent in the window that runs now, with what is held for models without a price.
     #[schema(value_type = f64, example = 0.01155)]
     current: Exact,
     /// USD; null is unlimited.
@@ -149,7 +149,11 @@ impl Question<'_> {
             }
         };
         let current = match from {
-            Some(from) => usage::summary(conn, &self.since(from), self.zone).await?.cost,
+            Some(from) => {
+                let cost = usage::summary(conn, &self.since(from), self.zone).await?.cost;
+                // The proxies count it, so whoever asks why a limit is reached must see it.
+                cost + held::since(conn, &self.filter, from).await?
+            }
             None => BigDecimal::zero(),
         };
         Ok(Money {

@@ -116,11 +116,12 @@ struct Cost {
     minute: DateTime<Utc>,
 }
 
-/// The minutes in which a filter's records cost something, in order.
+/// The minutes in which a filter's records cost something, or hold what they may have cost, in order.
 pub async fn billed_minutes(conn: &mut Conn, filter: &Filter) -> Result<Vec<DateTime<Utc>>, Error> {
     let mut sql = Sql::default();
     sql.push(
-        "SELECT DISTINCT date_trunc('minute', created_at) AS minute FROM usage_records WHERE cost > 0 AND",
+        "SELECT DISTINCT date_trunc('minute', created_at) AS minute FROM usage_records \
+         WHERE coalesce(cost, held_cost) > 0 AND",
     );
     filter.on_ledger(&mut sql, Named::Any);
     sql.push(" ORDER BY 1");

@@ -94,9 +94,14 @@ pub struct LogView {
     pub total_tokens: i64,
     /// `reported`, `estimated` or `none`.
     pub usage_source: String,
-    /// USD; null: the model has no price.
+    /// USD; null: the model has no price, see `unpriced`.
     #[schema(example = "0.01155")]
     pub cost_usd: Option<String>,
+    /// Why there is no cost: `no_price` in the table, or only one in an `other_unit` that is not counted (image,
+    /// second, character, query). Null where there is one.
+    pub unpriced: Option<String>,
+    /// USD that count towards money limits in place of the cost. In no sum of costs.
+    pub held_usd: Option<String>,
     /// Null to callers who are no admins.
     pub cost_multiplier: Option<String>,
     pub group_cost_multiplier: Option<String>,
@@ -158,6 +163,8 @@ impl LogView {
             total_tokens: prompt + record.output_tokens,
             usage_source: record.usage_source,
             cost_usd: record.cost.as_ref().map(amount::plain),
+            unpriced: record.unpriced,
+            held_usd: record.held_cost.as_ref().map(amount::plain),
             cost_multiplier: is_admin.then(|| amount::plain(&record.cost_multiplier)),
             group_cost_multiplier: None,
             // The parts are before the multiplier and would give it away.

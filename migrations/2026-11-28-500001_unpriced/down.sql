@@ -1,0 +1,3 @@
+DROP TABLE usage_held;
+ALTER TABLE usage_records DROP COLUMN held_cost;
+ALTER TABLE usage_records DROP COLUMN unpriced;
