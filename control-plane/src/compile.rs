@@ -201,7 +201,10 @@ impl Inputs {
             self.place_owner(row.owner_id);
         }
         for row in changes.prices {
-            let price = self.checked("price", row.id, row.deleted_at.is_none(), || price::read(&row));
+            let live = row.deleted_at.is_none();
+            let price = self.checked("price", row.id, live, || price::read(&row));
+            // Proxies hold on to what they had: a model must not become free because its row is broken.
+            let price = price.or_else(|| live.then(|| price::unreadable(&row)));
             self.prices.put(row.model_name, 0, price);
         }
         for row in changes.words {

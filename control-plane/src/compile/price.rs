@@ -3,8 +3,11 @@
 
 use super::Broken;
 use crate::db::rows::PriceRow;
+use bytes::Bytes;
 use contract::money::{LongContext, Price, PriorityTier};
+use contract::pb;
 use contract::table::{ModelPrice, Rows};
+use prost::Message;
 use rust_decimal::Decimal;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +107,12 @@ pub(super) fn read(row: &PriceRow) -> Result<Rows, Broken> {
     };
     let price = ModelPrice { model: row.model_name.clone(), price };
     Ok(Rows { prices: vec![price], ..Rows::default() })
+}
+
+/// In place of a row that cannot be read: it tells proxies to keep the one that they have.
+pub(super) fn unreadable(row: &PriceRow) -> Bytes {
+    let price = pb::Price { model: row.model_name.clone(), unreadable: true, ..pb::Price::default() };
+    pb::Rows { prices: vec![price], ..pb::Rows::default() }.encode_to_vec().into()
 }
 
 #[cfg(test)]

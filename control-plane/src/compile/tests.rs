@@ -394,6 +394,30 @@ fn further_fields_become_options() {
     }
 }
 
+#[test]
+fn a_broken_price_tells_proxies_to_keep_what_they_have() {
+    let row =
+        |data: &str| PriceRow { id: 4, model_name: "m".to_owned(), data: data.to_owned(), deleted_at: None };
+    let (good, broken) = (r#"{"input_cost_per_token":"1"}"#, r#"{"input_cost_per_token":"canary"}"#);
+    let mut inputs = Inputs::new(Tz::UTC);
+    let mut apply = |row| {
+        inputs.apply(Changes { prices: vec![row], ..Changes::default() });
+        let payload = inputs.sections().get("prices").map(|section| section.payload.clone());
+        let prices = payload.map(|payload| pb::Rows::decode(payload).expect("decode").prices);
+        let problems = inputs.problems();
+        let problem = problems.first().map(|problem| (problem.kind, problem.field.clone()));
+        (prices.unwrap_or_default(), problem)
+    };
+    assert_eq!(apply(row(good)).0[0].input.as_deref(), Some("1"));
+    // Whether it was good before or not: every replica compiles the same.
+    let (prices, problem) = apply(row(broken));
+    let unreadable = pb::Price { model: "m".to_owned(), unreadable: true, ..pb::Price::default() };
+    assert_eq!(prices, [unreadable]);
+    assert_eq!(problem, Some(("price", "data.input_cost_per_token".to_owned())));
+    let (prices, problem) = apply(PriceRow { deleted_at: Some(chrono::Utc::now()), ..row(broken) });
+    assert_eq!((prices.len(), problem), (0, None));
+}
+
 type Spoil = fn(&mut ProviderRow);
 
 #[test]

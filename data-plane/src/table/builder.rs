@@ -241,7 +241,7 @@ impl Entry {
             self.refused = Some("version: not the hash of the payload".to_owned());
             return;
         }
-        match decode(self.seen.clone(), payload, opener) {
+        match decode(self.seen.clone(), payload, opener, self.part.as_deref()) {
             Ok(part) => self.part = Some(Arc::new(part)),
             Err(why) => self.refused = Some(format!("payload: {why}")),
         }

@@ -8,7 +8,7 @@ use contract::pb;
 use contract::seal::Sealer;
 use contract::table::{Health, Key, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
 use prost::Message;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// The rows of one section that passed, and what was wrong with the others.
@@ -46,8 +46,13 @@ impl Opener<'_> {
     }
 }
 
-/// Decodes a section. `Err` if it is no section at all.
-pub fn decode(version: Bytes, payload: Bytes, opener: &Opener<'_>) -> Result<Part, String> {
+/// Decodes a section. `Err` if it is no section at all. `old` is what it takes the place of.
+pub fn decode(
+    version: Bytes,
+    payload: Bytes,
+    opener: &Opener<'_>,
+    old: Option<&Part>,
+) -> Result<Part, String> {
     let rows = pb::Rows::decode(payload.clone()).map_err(|error| error.to_string())?;
     let mut problems = Vec::new();
     let providers: Vec<Provider> = checked("providers", rows.providers, |row| row.id, &mut problems);
@@ -68,12 +73,29 @@ pub fn decode(version: Bytes, payload: Bytes, opener: &Opener<'_>) -> Result<Par
         keys: shared(checked("keys", rows.keys, |row| row.id, &mut problems)),
         users: shared(checked("users", rows.users, |row| row.id, &mut problems)),
         upstreams,
-        prices: checked("prices", rows.prices, |row| row.model.clone(), &mut problems),
+        prices: prices(rows.prices, old, &mut problems),
         owners: checked("owners", rows.owners, |row| row.owner_id, &mut problems),
         words: checked("words", rows.words, |row| row.id, &mut problems),
         health: checked("health", rows.health, |row| row.provider_id, &mut problems),
         problems,
     })
+}
+
+/// A price that is broken leaves the one before in force: without any its model would be served for nothing.
+fn prices(rows: Vec<pb::Price>, old: Option<&Part>, problems: &mut Vec<Invalid>) -> Vec<ModelPrice> {
+    let models: Vec<String> = rows.iter().map(|row| row.model.clone()).collect();
+    let mut passed: Vec<ModelPrice> = checked("prices", rows, |row| row.model.clone(), problems);
+    if passed.len() < models.len()
+        && let Some(old) = old
+    {
+        let good: HashSet<&str> = passed.iter().map(|row| row.model.as_str()).collect();
+        let broken: HashSet<&str> =
+            models.iter().map(String::as_str).filter(|model| !good.contains(model)).collect();
+        let kept = old.prices.iter().filter(|row| broken.contains(row.model.as_str()));
+        let kept: Vec<ModelPrice> = kept.cloned().collect();
+        passed.extend(kept);
+    }
+    passed
 }
 
 fn checked<W, D, I>(name: &str, rows: Vec<W>, id: impl Fn(&W) -> I, problems: &mut Vec<Invalid>) -> Vec<D>

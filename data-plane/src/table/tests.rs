@@ -95,6 +95,41 @@ fn a_section_that_is_none_is_refused_by_name_and_the_old_one_stays() {
 }
 
 #[test]
+fn a_broken_price_leaves_the_one_before_in_force() {
+    let row = |model: &str, input: &str| pb::Price {
+        model: model.to_owned(),
+        input: Some(input.to_owned()),
+        ..pb::Price::default()
+    };
+    let section = |prices: Vec<pb::Price>| {
+        let payload = Bytes::from(pb::Rows { prices, ..pb::Rows::default() }.encode_to_vec());
+        let version = Bytes::copy_from_slice(&Sha256::digest(&payload)[..16]);
+        RawSection { name: "prices".to_owned(), version, payload }
+    };
+    let mut builder = Builder::new(sealer());
+    let prices = |builder: &Builder| {
+        let input = |model| builder.snapshot().price(model).and_then(|price| price.input);
+        ["a", "b", "c"].map(|model| input(model).map(|usd| usd.to_string()))
+    };
+    let some = |usd: &str| Some(usd.to_owned());
+    let first = section(vec![row("a", "1"), row("b", "2"), row("c", "3")]);
+    builder.apply(Change::whole(1, vec![first])).expect("whole");
+    let unreadable = pb::Price { model: "b".to_owned(), unreadable: true, ..pb::Price::default() };
+    for generation in [2, 3] {
+        // A second time the row that was kept is kept again; a row that is gone is gone.
+        let broken = section(vec![row("a", &generation.to_string()), unreadable.clone(), row("d", "-1")]);
+        let applied = builder.apply(delta(generation, vec![broken], &[])).expect("applied");
+        let reasons: Vec<_> = applied.rejected.iter().map(|rejected| rejected.reason.as_str()).collect();
+        assert!(reasons.len() == 2 && reasons[0].contains("b]"), "{reasons:?}");
+        assert_eq!(prices(&builder), [some(&generation.to_string()), some("2"), None]);
+    }
+    builder.apply(delta(4, vec![section(vec![row("b", "x"), row("c", "9")])], &[])).expect("applied");
+    assert_eq!(prices(&builder), [None, some("2"), some("9")]);
+    builder.apply(delta(5, vec![section(vec![row("b", "5")])], &[])).expect("applied");
+    assert_eq!(prices(&builder), [None, some("5"), None]);
+}
+
+#[test]
 fn a_broken_row_is_left_out_alone() {
     let mut bad_key = pb::Key::from(&key(1));
     bad_key.limits.push(pb::Limit::default());

@@ -55,6 +55,9 @@ impl TryFrom<pb::Price> for ModelPrice {
     type Error = Invalid;
 
     fn try_from(wire: pb::Price) -> Result<Self, Invalid> {
+        if wire.unreadable {
+            return Err(Invalid::new("unreadable", "the stored row is broken; the row before it holds"));
+        }
         let long = wire.long.iter().map(tier).collect::<Result<Vec<_>, _>>()?;
         if !long.is_sorted_by(|one, next| one.threshold < next.threshold) {
             return Err(Invalid::new("long", "the tiers are not in order"));
@@ -106,6 +109,7 @@ impl From<&ModelPrice> for pb::Price {
             priority_cache_read: write(tier.cache_read),
             long: price.long.iter().map(pb::LongContext::from).collect(),
             other_unit: price.other_unit,
+            unreadable: false,
         }
     }
 }
