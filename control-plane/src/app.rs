@@ -10,7 +10,8 @@ use crate::db::{self, Pool};
 use crate::ingest::Ingest;
 use crate::outbound::{self, Outbound};
 use crate::publish::{
-    Discovery, Fleet, Gate, HealthInbox, Keep, LiveInbox, Newest, Reconciler, Wake, listen,
+    Discovery, Fleet, Gate, HealthInbox, Heard, Keep, LiveInbox, Newest, Reconciler, UnpricedInbox, Wake,
+    listen,
 };
 use crate::tasks::Tasks;
 use crate::{api, jobs, ops};
@@ -25,12 +26,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::TcpIncoming;
 
 pub use start::migrate;
 
+/// How long names of models without a price are gathered before they are looked at again.
+const UNPRICED_PAUSE: Duration = Duration::from_secs(1);
 /// Largest gRPC message: a batch of usage records.
 const MAX_MESSAGE: usize = 16 << 20;
 
@@ -103,15 +106,16 @@ pub async fn build(config: Config, metrics: Option<PrometheusHandle>) -> Result<
     jobs::notify::start(&tasks, &notifier);
     jobs::start(&tasks, &jobs::Context::new(pool.clone(), config.jobs, config.publish, config.time_zone));
 
-    let discovery =
-        Discovery::new(config.publish, newest.clone(), fleet.clone(), (health, live), tasks.clone());
+    let heard = Heard { health, live, unpriced: UnpricedInbox::default() };
+    let unpriced = heard.unpriced.clone();
+    let discovery = Discovery::new(config.publish, newest.clone(), fleet.clone(), heard, tasks.clone());
     let ingest = Ingest::new(pool.clone(), config.ingest, tasks.clone());
     let (http, grpc, ops) = (listeners.http.address, listeners.grpc.address, listeners.ops.address);
     serve_grpc(&config, &tasks, listeners.grpc, discovery, ingest)?;
     let state =
         api::State::new(pool.clone(), settings(&config, outbound), wake, fleet.clone(), newest.clone());
     let state = Arc::new(state);
-    start_price_sync(&config, &tasks, &state);
+    start_price_sync(&config, &tasks, &state, unpriced);
     let admin = serve_admin(&config, &tasks, listeners.http, state)?;
     let shown = ops::State {
         pool: pool.clone(),
@@ -175,14 +179,24 @@ fn start_storing(config: &Config, tasks: &Tasks, pool: &Pool, wake: &Wake, from:
         .keep("health", move || health.clone().store(pool.clone(), settings, wake.clone(), shutdown.clone()));
 }
 
-/// A job whose work is an action.
-fn start_price_sync(config: &Config, tasks: &Tasks, state: &Arc<api::State>) {
+/// A job whose work is an action: now and then, and at once when a model without a price is asked for.
+fn start_price_sync(config: &Config, tasks: &Tasks, state: &Arc<api::State>, unpriced: UnpricedInbox) {
     let Some(period) = config.outbound.price_sync else { return };
     let tick = config.jobs.period.min(period);
     // Half a tick less, so that the tick at which it is due does not come a moment too early.
     let due = period - tick / 2;
     let run = move |state: Arc<api::State>| async move { keep_synced::run(&state, due).await };
     jobs::every(tasks, "price-sync", tick, state, run);
+    let (state, shutdown) = (Arc::clone(state), tasks.shutdown().clone());
+    tasks.keep("price-sync-unpriced", move || {
+        let (state, unpriced, shutdown) = (Arc::clone(&state), unpriced.clone(), shutdown.clone());
+        async move {
+            while let Some(models) = shutdown.run_until_cancelled(unpriced.take()).await {
+                jobs::ended("price-sync-unpriced", keep_synced::run_for(&state, &models).await);
+                shutdown.run_until_cancelled(sleep(UNPRICED_PAUSE)).await;
+            }
+        }
+    });
 }
 
 struct Listener {

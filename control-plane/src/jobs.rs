@@ -77,7 +77,8 @@ pub fn every<C, F>(
     });
 }
 
-fn ended(job: &'static str, result: anyhow::Result<()>) {
+/// Counts a run and logs what went wrong in it.
+pub fn ended(job: &'static str, result: anyhow::Result<()>) {
     let word = if result.is_ok() { "ok" } else { "error" };
     metrics::counter!(metric::JOB_RUNS, "job" => job, "result" => word).increment(1);
     if let Err(error) = result {

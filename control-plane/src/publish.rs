@@ -9,12 +9,14 @@ mod reconciler;
 mod service;
 mod session;
 mod subscribers;
+mod unpriced;
 
 pub use health::HealthInbox;
 pub use live::{Keep, LiveInbox};
 pub use reconciler::{Reconciler, listen};
-pub use service::{Discovery, Gate};
+pub use service::{Discovery, Gate, Heard};
 pub use subscribers::{Fleet, ProxyState, Rejection};
+pub use unpriced::UnpricedInbox;
 
 use crate::compile::{Problem, Sections};
 use contract::ids::Generation;

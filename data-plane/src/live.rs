@@ -5,6 +5,8 @@
 //!
 //! Depends on `contract` and bytes only. A seat costs two short locks that are hardly ever contended: sixteen shards.
 
+mod unpriced;
+
 use bytes::Bytes;
 use contract::ids::{KeyId, ProviderId, RequestId, UserId};
 use contract::pb;
@@ -46,6 +48,7 @@ pub struct Live(Arc<Inner>);
 struct Inner {
     shards: [Mutex<Shard>; SHARDS],
     spoken: Mutex<VecDeque<Spoken>>,
+    unpriced: unpriced::Unpriced,
 }
 
 /// What the caller of a conversation said.

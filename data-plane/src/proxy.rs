@@ -16,6 +16,7 @@ pub mod inbound;
 pub mod meter;
 pub mod models;
 pub mod opening;
+pub mod price;
 pub mod read;
 pub mod refuse;
 pub mod relay;
@@ -72,6 +73,15 @@ pub struct Shared {
     pub rotation: Rotation,
     /// How the input of each conversation's last answer was priced.
     pub last_classes: LastClasses,
+}
+
+impl Shared {
+    /// A model without a price was asked for: an alarm, and the control plane looks for a price.
+    #[cold]
+    fn lacks_price(&self, model: &str) {
+        self.metrics.lacks_price(model);
+        self.live.lacks_price(model);
+    }
 }
 
 /// The proxy of one worker thread.

@@ -3,7 +3,7 @@
 use super::health::HealthInbox;
 use super::live::LiveInbox;
 use super::session::{Around, Session};
-use super::{Fleet, Newest};
+use super::{Fleet, Newest, UnpricedInbox};
 use crate::config;
 use crate::config::Secret;
 use crate::tasks::Tasks;
@@ -43,25 +43,30 @@ impl tonic::service::Interceptor for Gate {
     }
 }
 
+/// Where what proxies say is kept until it is acted upon. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Heard {
+    /// Health of providers.
+    pub health: HealthInbox,
+    /// What is open.
+    pub live: LiveInbox,
+    /// Models without a price.
+    pub unpriced: UnpricedInbox,
+}
+
 /// The config subscription.
 #[derive(Clone)]
 pub struct Discovery {
     settings: config::Publish,
     newest: Newest,
     fleet: Fleet,
-    heard: (HealthInbox, LiveInbox),
+    heard: Heard,
     tasks: Tasks,
 }
 
 impl Discovery {
     /// Serves the tables of `newest`; says in `fleet` who acts on which; puts what proxies say into `heard`.
-    pub fn new(
-        settings: config::Publish,
-        newest: Newest,
-        fleet: Fleet,
-        heard: (HealthInbox, LiveInbox),
-        tasks: Tasks,
-    ) -> Self {
+    pub fn new(settings: config::Publish, newest: Newest, fleet: Fleet, heard: Heard, tasks: Tasks) -> Self {
         Self { settings, newest, fleet, heard, tasks }
     }
 
@@ -114,8 +119,7 @@ impl ConfigDiscovery for Discovery {
         let around = Around {
             settings: self.settings,
             newest: self.newest.clone(),
-            health: self.heard.0.clone(),
-            live: self.heard.1.clone(),
+            heard: self.heard.clone(),
             shutdown: self.tasks.shutdown().clone(),
         };
         let session = Session::new(around, self.fleet.join(&hello), &hello, down);

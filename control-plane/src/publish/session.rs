@@ -1,10 +1,8 @@
 //! One subscriber's stream: what it holds, what is on its way, what it said. Ends itself at shutdown, when
 //! the proxy goes away, and when the proxy stops reading.
 
-use super::health::HealthInbox;
-use super::live::LiveInbox;
 use super::subscribers::{Held, Rejection, Seat};
-use super::{Newest, Published};
+use super::{Heard, Newest, Published};
 use crate::config;
 use crate::telemetry::metric;
 use contract::pb;
@@ -24,8 +22,7 @@ const MAX_TEXT: usize = 500;
 pub(super) struct Around {
     pub(super) settings: config::Publish,
     pub(super) newest: Newest,
-    pub(super) health: HealthInbox,
-    pub(super) live: LiveInbox,
+    pub(super) heard: Heard,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -167,9 +164,10 @@ impl Session {
     fn hear(&mut self, message: pb::FromProxy) {
         match message.message {
             Some(Up::Ack(ack)) => self.acked(ack),
-            Some(Up::Health(report)) => self.around.health.put(report),
-            Some(Up::Spoken(spoken)) => self.around.live.hear(spoken),
-            Some(Up::Live(live)) => self.around.live.put(&self.proxy_id, &live),
+            Some(Up::Health(report)) => self.around.heard.health.put(report),
+            Some(Up::Spoken(spoken)) => self.around.heard.live.hear(spoken),
+            Some(Up::Live(live)) => self.around.heard.live.put(&self.proxy_id, &live),
+            Some(Up::WithoutPrice(said)) => self.around.heard.unpriced.put(said),
             // A second Hello and messages of a later version have no meaning here.
             Some(Up::Hello(_)) | None => {}
         }

@@ -127,6 +127,10 @@ impl Subscription<'_> {
                     for spoken in self.live.spoken() {
                         self.send(outbox, Up::Spoken(spoken.into())).await?;
                     }
+                    let models = self.live.unpriced();
+                    if !models.is_empty() {
+                        self.send(outbox, Up::WithoutPrice(pb::WithoutPrice { models })).await?;
+                    }
                     if let Some(live) = self.news(&mut said) {
                         self.send(outbox, Up::Live(live)).await?;
                     }

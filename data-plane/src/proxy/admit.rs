@@ -3,7 +3,7 @@
 use super::Proxy;
 use super::choose::Trail;
 use super::meter::Meter;
-use super::opening::Opening;
+use super::price;
 use super::refuse::Refusal;
 use super::seats::{Admitted, First};
 use crate::limit;
@@ -34,11 +34,15 @@ impl Proxy {
         let zone = opening.table.owner(caller.user.owner_id).time_zone;
         let counters = self.plans.counters(&caller.key, &caller.user, zone, opening.started_at_ms);
         let is_money = counters.iter().any(limit::Counter::is_money);
-        if is_money && self.shared.spool.is_full() {
-            return Err(Refusal::SpoolFull);
+        if is_money {
+            if self.shared.spool.is_full() {
+                return Err(Refusal::SpoolFull);
+            }
+            price::check(&self.shared, opening)?;
         }
         let is_limited = Self::is_limited(&self.ground(&opening.table, opening));
-        let expected = if is_money || is_limited { expected(opening, ask) } else { NanoUsd(0) };
+        let max_output = ask.and_then(|ask| ask.max_output);
+        let expected = if is_money || is_limited { price::expected(opening, max_output) } else { NanoUsd(0) };
         // Before the store is asked: a caller who hangs up meanwhile may have taken all the same.
         meter.admitting(counters, expected);
         if is_limited {
@@ -52,15 +56,4 @@ impl Proxy {
             Admission::Refused(refusal) => Err(self.limited(refusal)),
         }
     }
-}
-
-/// What a request is expected to cost. What is not billed is not free of the limits: it reserves no money, but is
-/// refused where money is out.
-fn expected(opening: &Opening, ask: Option<&Ask<'_>>) -> NanoUsd {
-    limit::estimate(
-        opening.table.price(&opening.model).filter(|_| opening.kind.is_metered()),
-        llm::estimate::tokens(opening.request_bytes),
-        ask.and_then(|ask| ask.max_output),
-        rust_decimal::Decimal::ONE,
-    )
 }

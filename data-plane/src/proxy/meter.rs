@@ -21,7 +21,7 @@ use crate::telemetry::{self, trace};
 use bill::Usage;
 use contract::ids::ProviderId;
 use contract::money::NanoUsd;
-use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord};
+use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord, WhyUnpriced};
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 use std::cell::Cell;
@@ -251,6 +251,9 @@ impl Meter {
         }
         let usage = self.usage(outcome);
         let bill = self.bill(outcome, &usage);
+        if bill.unpriced == Some(WhyUnpriced::NoPrice) {
+            self.shared.lacks_price(&self.opening.model);
+        }
         self.settle(outcome, bill.charge());
         self.tell_health(verdict);
         let record = self.record(End { outcome, status, error }, usage, bill);

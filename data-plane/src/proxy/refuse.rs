@@ -89,6 +89,12 @@ pub enum Refusal {
     /// A limit is reached.
     #[error("{}", limit_text(.0))]
     Limited(Box<store::Refusal>, StatusCode),
+    /// The model has no price, the caller a money limit, and the owner wants such requests refused.
+    #[error(
+        "the model `{0}` has no price, so it cannot be counted towards the spending limit of this API key: an \
+         administrator can price it with the action uploadPriceTable or syncLiteLLMPrices"
+    )]
+    Unpriced(String),
     /// No provider could serve it.
     #[error("{text}")]
     Unavailable {
@@ -166,6 +172,7 @@ impl Refusal {
             Self::ClientNotAllowed => "client_not_allowed",
             Self::SensitiveWord { .. } => "sensitive_word",
             Self::Limited(..) => "rate_limit_exceeded",
+            Self::Unpriced(_) => "model_not_priced",
             Self::Unavailable { class, .. } => class,
             Self::UnknownUpstream(_) => "upstream_not_found",
             Self::Upstream { .. } => "upstream_error",
@@ -206,6 +213,7 @@ impl Refusal {
             | Self::ClientNotAllowed
             | Self::SensitiveWord { .. } => StatusCode::BAD_REQUEST,
             Self::Limited(_, status) | Self::Upstream { status, .. } => *status,
+            Self::Unpriced(_) => StatusCode::PAYMENT_REQUIRED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -229,7 +237,9 @@ impl Refusal {
         };
         let status = self.status().as_u16();
         let kind = match self {
-            Self::ModelNotAllowed(_) | Self::ClientNotAllowed => ErrorKind::InvalidRequest,
+            Self::ModelNotAllowed(_) | Self::ClientNotAllowed | Self::Unpriced(_) => {
+                ErrorKind::InvalidRequest
+            }
             _ => ErrorKind::of_status(status),
         };
         let retry_after = self.retry_after().map(whole_seconds);

@@ -6,6 +6,7 @@ use super::choose::line::Line;
 use super::choose::{Choice, Ground, Nothing, Trail, Wish};
 use super::meter::Meter;
 use super::opening::Opening;
+use super::price;
 use super::refuse::Refusal;
 use super::respond;
 use crate::limit::{self, Counter};
@@ -138,7 +139,8 @@ impl Proxy {
 
     /// What the limiter is asked for this request.
     pub(super) fn claim<'a>(&self, meter: &'a Meter) -> Ask<'a> {
-        meter.opening().claim(meter.counters(), meter.expected(), self.shared.config.session_ttl)
+        let estimate = price::at_dearest(meter.opening(), meter.expected());
+        meter.opening().claim(meter.counters(), estimate, self.shared.config.session_ttl)
     }
 
     pub(super) fn limited(&self, refusal: store::Refusal) -> Refusal {

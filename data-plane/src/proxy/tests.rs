@@ -14,5 +14,6 @@ mod walk;
 mod admission;
 mod endings;
 mod failover;
+mod money;
 mod nature;
 mod silence;

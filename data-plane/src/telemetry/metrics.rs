@@ -12,12 +12,16 @@ use contract::table::ProviderKind;
 use contract::usage::{AttemptResult, Dialect, Outcome, UsageRecord};
 use metrics::{Counter, Gauge, Histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Bounds of histograms of whole requests: an LLM answers in 100 ms or in ten minutes.
 const SECONDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0];
+
+/// Models without a price that have a label value of their own.
+const UNPRICED_MOST: usize = 32;
 
 /// The /metrics page.
 #[derive(Clone)]
@@ -44,6 +48,7 @@ pub struct Metrics {
     tokens: ByCase,
     cost_nano_usd: Counter,
     unpriced: Counter,
+    unpriced_models: Mutex<BTreeSet<String>>,
     refusals: ByCase,
     authentication_failures: ByCase,
     in_flight: Gauge,
@@ -118,6 +123,7 @@ impl Metrics {
             tokens: family(names::TOKENS, "class", names::TOKEN_CLASSES),
             cost_nano_usd: plain(names::COST),
             unpriced: plain(names::UNPRICED),
+            unpriced_models: Mutex::default(),
             refusals: family(names::REFUSALS, "reason", names::REASONS),
             authentication_failures: family(
                 names::AUTHENTICATION_FAILURES,
@@ -177,6 +183,15 @@ impl Metrics {
     /// This proxy refused a request; `reason` is the refusal's word.
     pub fn refused(&self, reason: &str) {
         self.refusals.at(case_of(names::REASONS, reason)).increment(1);
+    }
+
+    /// A model without a price was asked for. Callers invent names, so only the first ones are told apart.
+    pub fn lacks_price(&self, model: &str) {
+        let mut named = self.unpriced_models.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_named = named.contains(model) || named.len() < UNPRICED_MOST && named.insert(model.to_owned());
+        drop(named);
+        let label = if is_named { model.to_owned() } else { "other".to_owned() };
+        metrics::counter!(names::UNPRICED_MODELS, "model" => label).increment(1);
     }
 
     /// A caller's credential was refused; `reason` is the refusal's word.
@@ -240,6 +255,7 @@ fn register_others(make: &Maker<'_>) {
     {
         make.counter(name).increment(0);
     }
+    make.family(names::UNPRICED_MODELS, "model", &["other"]);
     make.family(names::STORE_ERRORS, "kind", &["timeout", "disconnected", "protocol"]);
     make.family(names::COUNTERS_SEEDED, "source", &["ledger", "provisional"]);
 }

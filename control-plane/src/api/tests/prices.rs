@@ -82,6 +82,27 @@ async fn a_sync_without_the_remote_table_falls_back_and_takes_nothing_back() {
 }
 
 #[actix_web::test]
+async fn a_model_without_a_price_starts_one_sync_in_five_minutes() {
+    let mock = Mock::start(200, r#"{"new-claude": {"mode": "chat", "input_cost_per_token": 3e-6}}"#).await;
+    let api = Api::made(|settings| settings.outbound = outbound(&mock.url)).await;
+    let other = api.restarted(|settings| settings.outbound = outbound(&mock.url));
+    let models = ["new-claude".to_owned()];
+    for state in [&api.state, &other.state, &api.state] {
+        keep_synced::run_for(state, &models).await.unwrap();
+    }
+    assert_eq!(mock.requests().len(), 1, "over all replicas");
+    let shown = api.data("model-prices/getModelPricesPaginated", r#"{"search":"new-claude"}"#).await;
+    assert_eq!(shown["prices"][0]["inputPrice"], json!(3), "{shown}");
+    keep_synced::run(&api.state, Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(mock.requests().len(), 1, "the next in its turn is a period later");
+    let earlier = "UPDATE notification_checks SET checked_at = checked_at - interval '2 hours'";
+    diesel::sql_query(earlier).execute(&mut api.state.pool.write().await.unwrap()).await.unwrap();
+    keep_synced::run(&api.state, Duration::from_secs(3600)).await.unwrap();
+    keep_synced::run_for(&api.state, &models).await.unwrap();
+    assert_eq!(mock.requests().len(), 2, "one in its turn counts, too");
+}
+
+#[actix_web::test]
 async fn prices_are_kept_up_unasked_and_uploaded_ones_stay() {
     let table = json!({
         "bundled-model": {"mode": "chat", "input_cost_per_token": 2e-6},

@@ -23,7 +23,7 @@ impl Ledger {
         }
     }
 
-    /// The sum of a scope's costs since a moment, in nano-USD.
+    /// The sum of a scope's costs, and of what is held in place of some, since a moment, in nano-USD.
     pub fn sum(&self, scope: Scope, since_ms: i64) -> i64 {
         self.costs(scope, since_ms).into_iter().map(|(_, cost)| cost).sum()
     }
@@ -38,7 +38,8 @@ impl Ledger {
             };
             own && record.started_at_ms >= since_ms
         });
-        let cost = |record: &UsageRecord| record.cost.map_or(0, |cost| NanoUsd::from_usd(cost).0);
+        let charge = |record: &UsageRecord| record.cost.or(record.held_cost);
+        let cost = |record: &UsageRecord| charge(record).map_or(0, |usd| NanoUsd::from_usd(usd).0);
         wanted.map(|record| (record.started_at_ms, cost(record))).filter(|(_, cost)| *cost > 0).collect()
     }
 }

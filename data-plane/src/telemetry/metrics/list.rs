@@ -47,6 +47,7 @@ metrics! {
     TOKENS Counter "tokens_total" ["class"] "Tokens by price class.";
     COST Counter "cost_nano_usd_total" [] "Billed cost in billionths of a US dollar.";
     UNPRICED Counter "unpriced_requests_total" [] "Requests for a model that has no price: not billed.";
+    UNPRICED_MODELS Counter "unpriced_model_requests_total" ["model"] "Requests for a model that has no price, served or refused, by the first 32 such models: an alarm.";
     REFUSALS Counter "refusals_total" ["reason"] "Requests that this proxy refused, though it knew the caller.";
     AUTHENTICATION_FAILURES Counter "authentication_failures_total" ["reason"] "Requests refused for their credential.";
     UPSTREAM_FAILURES Counter "upstream_failures_total" ["class"] "Exchanges with upstreams that failed below HTTP.";
@@ -116,6 +117,7 @@ pub(super) const REASONS: &[&str] = &[
     "body_unreadable",
     "invalid_request",
     "model_not_allowed",
+    "model_not_priced",
     "client_not_allowed",
     "sensitive_word",
     "rate_limit_exceeded",
