@@ -14,6 +14,7 @@ mod hostile;
 mod journey;
 mod limits;
 mod load;
+mod money;
 mod options;
 mod push;
 mod refused;
