@@ -163,8 +163,10 @@ fn start_publishing(
 ) {
     let (settings, zone, shutdown) = (config.publish, config.time_zone, tasks.shutdown().clone());
     let (pool, waked, token) = (pool.clone(), wake.clone(), shutdown.clone());
+    let sealer = config.access.sealer.clone();
     tasks.keep("reconciler", move || {
-        Reconciler::new(pool.clone(), settings, zone, waked.clone(), sender.clone()).run(token.clone())
+        let compiler = (zone, sealer.clone());
+        Reconciler::new(pool.clone(), settings, compiler, waked.clone(), sender.clone()).run(token.clone())
     });
     let (database, wake) = (config.database.clone(), wake.clone());
     tasks.keep("listen", move || listen(database.clone(), settings, wake.clone(), shutdown.clone()));

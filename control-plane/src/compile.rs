@@ -17,6 +17,7 @@ use bytes::Bytes;
 use chrono_tz::Tz;
 use contract::ids::UserId;
 use contract::pb;
+use contract::seal::Sealer;
 use contract::table::{CounterNaming, Health, OwnerConfig, Rows, Unpriced};
 use prost::Message;
 use sha2::{Digest, Sha256};
@@ -92,6 +93,7 @@ impl Broken {
 /// All rows that count, encoded one by one, and the sections as they were compiled last.
 pub struct Inputs {
     zone: Tz,
+    sealer: Sealer,
     keys: Shelf<i64>,
     users: Shelf<i64>,
     providers: Shelf<i64>,
@@ -129,9 +131,11 @@ pub fn compile(inputs: &Inputs) -> (Sections, Vec<Problem>) {
 
 impl Inputs {
     /// No rows yet. `zone` decides days, weeks and months for every owner.
-    pub fn new(zone: Tz) -> Self {
+    /// `sealer` seals what of a provider may be secret, the same row alike.
+    pub fn new(zone: Tz, sealer: Sealer) -> Self {
         let mut inputs = Self {
             zone,
+            sealer,
             keys: Shelf::new("keys", Split::Prefix),
             users: Shelf::new("users", Split::Modulo),
             providers: Shelf::new("providers", Split::Whole),
@@ -179,7 +183,8 @@ impl Inputs {
         }
         for row in changes.providers {
             let live = row.deleted_at.is_none();
-            let provider = self.checked("provider", row.id, live, || provider::read(&row));
+            let sealer = self.sealer.clone();
+            let provider = self.checked("provider", row.id, live, || provider::read(&row, &sealer));
             self.providers.put(row.id, 0, provider);
             self.place_health(row.id);
         }

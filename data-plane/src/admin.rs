@@ -1,23 +1,26 @@
 //! The ops port: is it alive, is it ready, its numbers, what table it acts on. For operators and orchestrators,
 //! on the side runtime; shows no secret, no key and no hash.
 
+use crate::config::Hidden;
 use crate::control::{Status, Watching};
 use crate::health::Book;
 use crate::table::{Counts, Snapshot, Table};
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, Vital};
 use crate::telemetry::metrics::Page;
 use crate::upstream::Trouble;
 use bytes::Bytes;
 use contract::table::ProviderKind;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use sha2::{Digest, Sha256};
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -36,6 +39,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Ops {
     /// Name of this proxy.
     pub proxy_id: String,
+    /// What `/table` asks of callers from other machines; it names providers, hosts and groups.
+    pub token: Hidden,
     /// The numbers.
     pub page: Page,
     /// The table in use.
@@ -44,6 +49,8 @@ pub struct Ops {
     pub health: Book,
     /// The subscription.
     pub watching: Watching,
+    /// Whether work died that the process must not go on without.
+    pub vital: Vital,
     /// Set when the process is to end.
     pub draining: Arc<AtomicBool>,
     /// Whether this proxy reaches nobody; only what is provably its own makes it not ready.
@@ -73,9 +80,10 @@ impl Ops {
         });
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream) {
+    async fn serve(self: Arc<Self>, (stream, peer): (TcpStream, SocketAddr)) {
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = self.answer(request.method(), request.uri().path());
+            let trusted = peer.ip().to_canonical().is_loopback() || self.is_told(request.headers());
+            let answer = self.answer(request.method(), request.uri().path(), trusted);
             std::future::ready(Ok::<_, Infallible>(answer))
         });
         let served = http1::Builder::new()
@@ -89,18 +97,32 @@ impl Ops {
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    /// Whether the bearer token is the control plane's. Compared by hash, which takes the same time for any guess.
+    fn is_told(&self, headers: &HeaderMap) -> bool {
+        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = value.and_then(|value| value.split_once(' '));
+        let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        token.is_some_and(|(_, token)| Sha256::digest(token.trim()) == Sha256::digest(self.token.expose()))
+    }
+
+    fn answer(&self, method: &Method, path: &str, trusted: bool) -> Response<Full<Bytes>> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
         }
         match path {
-            "/livez" => text(StatusCode::OK, "alive\n"),
+            "/livez" => match self.vital.died() {
+                None => text(StatusCode::OK, "alive\n"),
+                Some(task) => text(StatusCode::SERVICE_UNAVAILABLE, format!("the task {task} died\n")),
+            },
             "/readyz" => match self.unready() {
                 None => text(StatusCode::OK, "ready\n"),
                 Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
             },
             "/metrics" => page("text/plain; version=0.0.4", self.page.render()),
-            "/table" => self.dump(),
+            "/table" if trusted => self.dump(),
+            "/table" => {
+                text(StatusCode::UNAUTHORIZED, "from another machine: the bearer token CONTROL_TOKEN\n")
+            }
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /table\n"),
         }
     }
@@ -134,10 +156,10 @@ impl Ops {
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok(accepted) => return accepted,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 tracing::warn!(%error, "the ops port cannot accept");

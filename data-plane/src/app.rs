@@ -9,7 +9,7 @@ use crate::admin::Ops;
 use crate::config::Config;
 use crate::control::{Link, Report, Watch};
 use crate::server;
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, Vital};
 use crate::telemetry::metrics::{Metrics, Page};
 use crate::{control, spool, store, telemetry, upstream};
 pub(crate) use parts::Common;
@@ -66,6 +66,11 @@ pub enum Error {
     Store(#[from] store::OpenError),
 }
 
+/// Why a proxy ended by itself.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the task `{0}` died; the proxy cannot do its work without it")]
+pub struct Died(&'static str);
+
 /// A proxy that runs.
 pub struct Bound {
     /// Where callers connect.
@@ -88,6 +93,8 @@ pub struct Stop {
     pub drain: CancellationToken,
     /// Do not wait for them any longer.
     pub hurry: CancellationToken,
+    /// Tells when work died that the process must not go on without.
+    pub vital: Vital,
 }
 
 /// Binds every socket, starts every thread. Must not be called from within a runtime.
@@ -110,7 +117,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     let common = Common::new(&config, &metrics, link.ledger())?;
 
     let draining = Arc::new(AtomicBool::new(false));
-    let stop = Stop::default();
+    let stop = Stop { vital: tasks.vital().clone(), ..Stop::default() };
     let workers = worker::start(listeners, &common, &stop)?;
     let watch = Watch {
         config: Arc::clone(&config),
@@ -125,6 +132,8 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     };
     let ops = Ops {
         proxy_id: config.proxy_id.clone(),
+        token: config.control_token.clone(),
+        vital: tasks.vital().clone(),
         page: page.clone(),
         table: Arc::clone(&common.proxy.table),
         health: common.proxy.health.clone(),
@@ -137,7 +146,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     upkeep(&tasks, page, spool.clone(), Arc::clone(&metrics));
     let syncing = parts::sync(spool.clone(), config.spool_fsync_interval, tasks.clone());
     let stopping = tasks.stopping().clone();
-    tasks.spawn("spool-sync", async move {
+    tasks.spawn_vital("spool-sync", async move {
         stopping.run_until_cancelled(syncing).await;
     });
     Report { config: Arc::clone(&config), tasks: tasks.clone(), link, spool, metrics }.start();
@@ -174,14 +183,15 @@ impl Bound {
         self.stop.clone()
     }
 
-    /// Waits for SIGTERM, SIGINT or [`Stop::drain`], then ends the proxy. A second signal does not wait for
-    /// answers in flight.
-    pub fn run(self) {
+    /// Waits for SIGTERM, SIGINT, [`Stop::drain`] or the death of vital work, then ends the proxy. A second signal does
+    /// not wait for answers in flight. Fails if it was a death: whoever runs the process is to start it again.
+    pub fn run(self) -> Result<(), Died> {
         let stop = self.stop.clone();
         self.side.block_on(async {
             tokio::select! {
                 () = signal() => {}
                 () = stop.drain.cancelled() => {}
+                () = stop.vital.told().cancelled() => {}
             }
         });
         self.tasks.spawn("second-signal", async move {
@@ -191,7 +201,9 @@ impl Bound {
             };
             stop.hurry.run_until_cancelled(second).await;
         });
+        let vital = self.stop.vital.clone();
         self.shutdown();
+        vital.died().map_or(Ok(()), |task| Err(Died(task)))
     }
 
     /// Not ready → accept no more → answers in flight → last records → background work → last spans.

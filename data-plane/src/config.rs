@@ -150,6 +150,13 @@ settings! {
     "HEADER_READ_TIMEOUT" header_read_timeout: Duration = "10s";
     /// How long a caller's connection may rest between two requests.
     "KEEP_ALIVE_TIMEOUT" keep_alive_timeout: Duration = "120s";
+    /// The same for a caller who has not shown a known key: a connection after a probe or a refused request.
+    "STRANGER_KEEP_ALIVE" stranger_keep_alive: Duration = "5s";
+    /// Most resting connections of one address (of IPv6: of one /64) without a known key; beyond, new ones are closed.
+    /// Connections with a request under way do not count. 0: any number. Behind a balancer its address counts.
+    "STRANGER_CONNECTIONS" stranger_connections: usize = "2000";
+    /// How long what a caller still sends is passed over after an answer that did not wait for it (401, 413).
+    "LINGER_TIMEOUT" linger_timeout: Duration = "2s";
     /// How long an answer may wait for a caller who takes no bytes.
     "SEND_TIMEOUT" send_timeout: Duration = "120s";
     /// Largest request head; beyond: 431.
@@ -224,7 +231,10 @@ settings! {
     "AUTH_FAILURE_WINDOW" auth_failure_window: Duration = "300s";
     /// How long an address is refused after too many unknown keys.
     "AUTH_FAILURE_BLOCK" auth_failure_block: Duration = "600s";
-    /// Whether X-Forwarded-For names the caller; only behind a load balancer that sets it.
+    /// How many proxies in front append the address that they saw to X-Forwarded-For; 0: none is believed, and the
+    /// connection's address counts. Too high, and callers choose their address themselves.
+    "FORWARDED_HOPS" forwarded_hops: u32 = "0";
+    /// The older setting: true means FORWARDED_HOPS=1 where that is not given.
     "TRUST_FORWARDED_FOR" trust_forwarded_for: bool = "false";
 
     /// How long a stopping proxy, already not ready, still accepts: until balancers have noticed.
@@ -274,6 +284,8 @@ impl Config {
             ("BODY_TOTAL_TIMEOUT", self.body_total_timeout),
             ("HEADER_READ_TIMEOUT", self.header_read_timeout),
             ("KEEP_ALIVE_TIMEOUT", self.keep_alive_timeout),
+            ("STRANGER_KEEP_ALIVE", self.stranger_keep_alive),
+            ("LINGER_TIMEOUT", self.linger_timeout),
             ("SEND_TIMEOUT", self.send_timeout),
             ("CONNECT_TIMEOUT", self.connect_timeout),
             ("SESSION_TTL", self.session_ttl),
@@ -291,6 +303,9 @@ impl Config {
 
     /// Fills in what depends on other settings or on the machine.
     fn complete(&mut self) {
+        if self.trust_forwarded_for && self.forwarded_hops == 0 {
+            self.forwarded_hops = 1;
+        }
         if self.proxy_id.is_empty() {
             let host = std::env::var("HOSTNAME")
                 .ok()

@@ -7,10 +7,13 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match start() {
-        Ok(proxy) => {
-            proxy.run();
-            ExitCode::SUCCESS
-        }
+        Ok(proxy) => match proxy.run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(died) => {
+                eprintln!("data-plane: {died}");
+                ExitCode::FAILURE
+            }
+        },
         Err(error) => {
             // One sentence; the chain says why.
             eprintln!("data-plane: {error:#}");

@@ -22,9 +22,12 @@ pub mod refuse;
 pub mod relay;
 pub mod respond;
 pub mod screen;
+pub mod scrub;
 mod seats;
 pub mod serve;
+pub mod sift;
 pub mod silence;
+pub mod withheld;
 
 pub use body::{Body, BodyError};
 
@@ -49,7 +52,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use respond::head_refused;
+pub use respond::{head_refused, is_stranger};
 
 /// What all worker threads share.
 pub struct Shared {
@@ -90,12 +93,13 @@ pub struct Proxy {
     limiter: Limiter,
     client: Client,
     plans: Plans,
+    lists: models::Lists,
 }
 
 impl Proxy {
     /// For one worker thread; `limiter` and `client` belong to its runtime.
     pub fn new(shared: Arc<Shared>, limiter: Limiter, client: Client) -> Rc<Self> {
-        Rc::new(Self { shared, limiter, client, plans: Plans::default() })
+        Rc::new(Self { shared, limiter, client, plans: Plans::default(), lists: models::Lists::default() })
     }
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends

@@ -2,7 +2,11 @@
 //! HTTP/1 with a limit on every wait, and drains. What a request means is the handler's affair.
 
 mod connection;
+mod link;
 mod refused;
+mod strangers;
+
+pub use strangers::Strangers;
 
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
@@ -20,6 +24,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use strangers::Stranger;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -36,8 +41,12 @@ pub struct Settings {
     pub header_read_timeout: Duration,
     /// Between two requests.
     pub keep_alive_timeout: Duration,
+    /// Between two requests of a caller who has not shown a known key.
+    pub stranger_keep_alive: Duration,
     /// For a caller to take bytes.
     pub send_timeout: Duration,
+    /// For what a caller still sends after a connection was ended from here.
+    pub linger_timeout: Duration,
     /// Largest request head.
     pub max_header_bytes: usize,
     /// Most headers of a request.
@@ -47,6 +56,12 @@ pub struct Settings {
     pub head_refused: fn(u16, &[u8]) -> (&'static str, Bytes),
     /// Connections of the whole process.
     pub connections: Arc<Semaphore>,
+    /// Those of callers who have not shown a known key.
+    pub strangers: Strangers,
+    /// Most of them of one address; 0: any number.
+    pub strangers_per_address: usize,
+    /// Whether an answer went to one of them.
+    pub is_stranger: fn(&http::Extensions) -> bool,
     /// For answers in flight once draining began.
     pub drain_timeout: Duration,
     /// Cancelled: they are not waited for any longer.
@@ -142,7 +157,13 @@ impl Server {
         B::Error: std::error::Error + Send + Sync,
     {
         match accepted {
-            Ok((stream, peer)) => self.serve(stream, peer, permit, handler.clone()),
+            Ok((stream, peer)) => match self.settings.stranger(peer.ip()) {
+                Some(stranger) => {
+                    let seat = Seat::take(self, permit, stranger);
+                    self.serve(stream, peer, seat, handler.clone());
+                }
+                None => self.settings.metrics.strangers_refused.increment(1),
+            },
             Err(error) if is_one_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, "connections cannot be accepted");
@@ -151,13 +172,8 @@ impl Server {
         }
     }
 
-    fn serve<H, F, B>(
-        self: &Rc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        permit: OwnedSemaphorePermit,
-        handler: H,
-    ) where
+    fn serve<H, F, B>(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, seat: Seat, handler: H)
+    where
         H: Fn(Request<Incoming>, SocketAddr) -> F + 'static,
         F: Future<Output = Response<B>> + 'static,
         B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
@@ -165,10 +181,8 @@ impl Server {
     {
         // Without it each event of a stream waits for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
-        let seat = Seat::take(self, permit);
         let (state, state_of_task) = (Rc::clone(&seat.state), Rc::clone(&seat.state));
-        let metrics = Arc::clone(&self.settings.metrics);
-        let service = Service::new(handler, peer, Rc::clone(&state), metrics);
+        let service = Service::new(handler, peer, Rc::clone(&state), &self.settings);
         let serving = connection::serve(stream, service, state, self.settings.clone());
         // Not awaited in a block, which would hold the connection twice.
         let ended = serving.map(move |ended| {
@@ -223,10 +237,10 @@ struct Seat {
 }
 
 impl Seat {
-    fn take(server: &Rc<Server>, permit: OwnedSemaphorePermit) -> Self {
+    fn take(server: &Rc<Server>, permit: OwnedSemaphorePermit, stranger: Stranger) -> Self {
         let id = server.next.get();
         server.next.set(id + 1);
-        let state = Rc::new(State::default());
+        let state = Rc::new(State::new(stranger));
         server.open.borrow_mut().insert(id, Rc::clone(&state));
         server.settings.metrics.connections.increment(1);
         Self { server: Rc::clone(server), id, state, _permit: permit }

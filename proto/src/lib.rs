@@ -7,6 +7,7 @@ pub mod convert;
 pub mod ids;
 pub mod money;
 pub mod pattern;
+pub mod private;
 pub mod seal;
 pub mod table;
 pub mod usage;

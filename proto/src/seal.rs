@@ -6,6 +6,7 @@
 use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
 use rand::RngCore;
+use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 
@@ -31,7 +32,13 @@ pub enum SealError {
 
 /// The key that seals and opens. Cheap to clone; prints as nothing.
 #[derive(Clone)]
-pub struct Sealer(Arc<Aes256Gcm>);
+pub struct Sealer(Arc<Keys>);
+
+struct Keys {
+    cipher: Aes256Gcm,
+    /// Makes the nonces of [`Sealer::seal_alike`].
+    nonces: [u8; 32],
+}
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,15 +51,33 @@ impl Sealer {
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let bytes = hex::decode(text.trim()).map_err(|_| SealError::Key)?;
         let cipher = Aes256Gcm::new_from_slice(&bytes).map_err(|_| SealError::Key)?;
-        Ok(Self(Arc::new(cipher)))
+        let nonces = Sha256::new().chain_update(b"nonces").chain_update(&bytes).finalize().into();
+        Ok(Self(Arc::new(Keys { cipher, nonces })))
     }
 
     /// Seals `clear` for the row named by `identity`.
     pub fn seal(&self, clear: &[u8], identity: &str) -> Result<Vec<u8>, SealError> {
         let mut nonce = [0; NONCE];
         rand::rng().fill_bytes(&mut nonce);
+        self.seal_with(nonce, clear, identity)
+    }
+
+    /// Seals such that the same value for the same row gives the same bytes: for what is hashed and compared sealed. The
+    /// nonce is made from all that is sealed, so none serves two values; what it tells is that two are equal.
+    pub fn seal_alike(&self, clear: &[u8], identity: &str) -> Result<Vec<u8>, SealError> {
+        let mut hash = Sha256::new();
+        for part in [&self.0.nonces, &(identity.len() as u64).to_le_bytes()[..], identity.as_bytes(), clear] {
+            hash.update(part);
+        }
+        let mut nonce = [0; NONCE];
+        nonce.copy_from_slice(&hash.finalize()[..NONCE]);
+        self.seal_with(nonce, clear, identity)
+    }
+
+    fn seal_with(&self, nonce: [u8; NONCE], clear: &[u8], identity: &str) -> Result<Vec<u8>, SealError> {
         let payload = Payload { msg: clear, aad: identity.as_bytes() };
-        let sealed = self.0.encrypt(Nonce::from_slice(&nonce), payload).map_err(|_| SealError::Seal)?;
+        let sealed =
+            self.0.cipher.encrypt(Nonce::from_slice(&nonce), payload).map_err(|_| SealError::Seal)?;
         Ok([&[VERSION], nonce.as_slice(), &sealed].concat())
     }
 
@@ -64,7 +89,7 @@ impl Sealer {
         }
         let (nonce, msg) = rest.split_at(NONCE);
         let payload = Payload { msg, aad: identity.as_bytes() };
-        self.0.decrypt(Nonce::from_slice(nonce), payload).map_err(|_| SealError::Open)
+        self.0.cipher.decrypt(Nonce::from_slice(nonce), payload).map_err(|_| SealError::Open)
     }
 }
 
@@ -84,5 +109,18 @@ mod tests {
         assert_eq!(sealer.open(&[9; 40], "provider:1"), Err(SealError::Form));
         assert_eq!(sealer.open(&[], "provider:1"), Err(SealError::Form));
         assert!(matches!(Sealer::from_hex("12"), Err(SealError::Key)));
+    }
+
+    #[test]
+    fn the_same_value_of_a_row_gives_the_same_bytes() {
+        let sealer = Sealer::from_hex(&"0f".repeat(32)).expect("key");
+        let alike = |clear: &[u8], row: &str| sealer.seal_alike(clear, row).expect("seal");
+        assert_eq!(alike(b"a", "provider:1"), alike(b"a", "provider:1"));
+        assert_eq!(sealer.open(&alike(b"a", "provider:1"), "provider:1").as_deref(), Ok(b"a".as_slice()));
+        let nonce = |sealed: Vec<u8>| sealed[1..=NONCE].to_vec();
+        assert_ne!(nonce(alike(b"a", "provider:1")), nonce(alike(b"b", "provider:1")));
+        assert_ne!(nonce(alike(b"a", "provider:1")), nonce(alike(b"a", "provider:2")));
+        let other = Sealer::from_hex(&"1f".repeat(32)).expect("key");
+        assert_ne!(nonce(alike(b"a", "r")), nonce(other.seal_alike(b"a", "r").expect("seal")));
     }
 }

@@ -296,6 +296,9 @@ pub struct Provider {
     pub blocked_clients: Vec<String>,
     /// What few providers have.
     pub options: Option<Box<Options>>,
+    /// `base_url` and `custom_headers`, sealed, where one of them may hold a secret; empty elsewhere. On the wire they
+    /// are empty while it is not. See [`crate::private`].
+    pub private: Vec<u8>,
 }
 
 /// Associated data under which a provider's credential is sealed: its identity, so that a sealed value

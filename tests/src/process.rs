@@ -37,8 +37,17 @@ impl Process {
 
     /// Resident memory in KiB.
     pub fn rss_kib(&self) -> Option<u64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most memory that it ever had.
+    pub fn peak_rss_kib(&self) -> Option<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, name: &str) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }
 

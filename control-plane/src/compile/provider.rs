@@ -4,6 +4,8 @@ use super::read::{groups, matcher};
 use super::{Broken, limits, options};
 use crate::db::rows::ProviderRow;
 use contract::ids::{ProviderId, UserId};
+use contract::private;
+use contract::seal::Sealer;
 use contract::table::{Breaker, ModelRule, Provider, ProviderKind, Rows};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -26,8 +28,8 @@ const RESERVED: [&str; 12] = [
     "x-api-key",
 ];
 
-pub(super) fn read(row: &ProviderRow) -> Result<Rows, Broken> {
-    let provider = Provider {
+pub(super) fn read(row: &ProviderRow, sealer: &Sealer) -> Result<Rows, Broken> {
+    let mut provider = Provider {
         id: ProviderId(row.id),
         owner_id: UserId(row.owner_id),
         name: row.name.clone(),
@@ -61,7 +63,9 @@ pub(super) fn read(row: &ProviderRow) -> Result<Rows, Broken> {
         allowed_clients: row.allowed_clients.clone(),
         blocked_clients: row.blocked_clients.clone(),
         options: options::read(&row.extra)?,
+        private: Vec::new(),
     };
+    private::seal(&mut provider, sealer).map_err(|error| Broken::new("custom_headers", error.to_string()))?;
     Ok(Rows { providers: vec![provider], ..Rows::default() })
 }
 

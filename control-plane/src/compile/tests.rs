@@ -8,6 +8,10 @@ use contract::window::Window;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+fn sealer() -> Sealer {
+    Sealer::from_hex(&"0f".repeat(32)).unwrap()
+}
+
 fn gone(is_gone: bool) -> Option<DateTime<Utc>> {
     is_gone.then_some(DateTime::UNIX_EPOCH)
 }
@@ -214,7 +218,7 @@ proptest! {
     /// Steps and order do not matter, and a section that did not change keeps its version.
     #[test]
     fn incremental_equals_full(steps in prop::collection::vec(prop::collection::vec(op(), 0..40), 1..8), seed in any::<u64>()) {
-        let mut stepwise = Inputs::new(Tz::UTC);
+        let mut stepwise = Inputs::new(Tz::UTC, sealer());
         let mut last: BTreeMap<(u8, i64), Op> = BTreeMap::new();
         for step in &steps {
             stepwise.apply(changes(step));
@@ -226,7 +230,7 @@ proptest! {
         let turn = usize::try_from(seed % (ops.len().max(1) as u64)).unwrap_or_default();
         ops.rotate_left(turn);
         ops.reverse();
-        let mut at_once = Inputs::new(Tz::UTC);
+        let mut at_once = Inputs::new(Tz::UTC, sealer());
         at_once.apply(changes(&ops));
         prop_assert_eq!(compile(&at_once).0, stepwise.sections().clone());
         prop_assert_eq!(at_once.problems(), stepwise.problems());
@@ -235,7 +239,7 @@ proptest! {
 
 #[test]
 fn only_touched_sections_change() {
-    let mut inputs = Inputs::new(Tz::UTC);
+    let mut inputs = Inputs::new(Tz::UTC, sealer());
     let keys: Vec<KeyRow> = (1..=5_000).map(|id| key(id, 1, "name")).collect();
     inputs.apply(Changes { users: vec![user(1, 1, "a")], keys, ..Changes::default() });
     let before = inputs.sections().clone();
@@ -259,7 +263,7 @@ fn only_touched_sections_change() {
 
 #[test]
 fn rows_become_what_a_proxy_needs() {
-    let mut inputs = Inputs::new(chrono_tz::Europe::Berlin);
+    let mut inputs = Inputs::new(chrono_tz::Europe::Berlin, sealer());
     inputs.apply(Changes {
         users: vec![user(7, 1, "ann")],
         keys: vec![key(3, 7, "laptop")],
@@ -285,7 +289,10 @@ fn rows_become_what_a_proxy_needs() {
     let limits: Vec<_> =
         key.limits.iter().map(|limit| (limit.window, limit.amount, limit.since_ms)).collect();
     assert_eq!(limits, [(Window::FiveHoursFixed, 1_250_000_000, Some(77)), (Window::Concurrent, 2, None)]);
-    let provider = &rows.providers[0];
+    let mut provider = rows.providers[0].clone();
+    assert!(provider.base_url.is_empty() && provider.custom_headers.is_empty(), "they travel sealed");
+    contract::private::open(&mut provider, &sealer()).expect("opens");
+    assert_eq!(provider.base_url, "https://api.example.com/v1");
     assert_eq!(provider.redirects[0].match_type, MatchType::Prefix);
     assert_eq!(provider.redirects[0].target.as_deref(), Some("glm"));
     assert_eq!(provider.allowed_models.len(), 2);
@@ -298,7 +305,7 @@ fn rows_become_what_a_proxy_needs() {
 
 #[test]
 fn settings_of_an_owner_lie_over_the_defaults() {
-    let mut inputs = Inputs::new(Tz::UTC).with_unpriced(Unpriced::Serve);
+    let mut inputs = Inputs::new(Tz::UTC, sealer()).with_unpriced(Unpriced::Serve);
     let plain = OwnerConfig { unpriced: Unpriced::Serve, ..OwnerConfig::new(UserId(ROOT), Tz::UTC) };
     let set = |owner_id, key: &str, value: Value| SettingRow {
         owner_id,
@@ -385,7 +392,7 @@ fn further_fields_become_options() {
         "context1mPreference": "inherit", "anthropicMaxTokensPreference": "inherit",
         "proxyFallbackToDirect": false, "codexServiceTierPreference": "inherit"});
     for (extra, options) in [(everything, Some(Box::new(full))), (shown, None), (json!({}), None)] {
-        let mut inputs = Inputs::new(Tz::UTC);
+        let mut inputs = Inputs::new(Tz::UTC, sealer());
         let row = ProviderRow { extra, ..provider(2, "p", None) };
         inputs.apply(Changes { providers: vec![row], ..Changes::default() });
         let rows = rows_of(inputs.sections());
@@ -399,7 +406,7 @@ fn a_broken_price_tells_proxies_to_keep_what_they_have() {
     let row =
         |data: &str| PriceRow { id: 4, model_name: "m".to_owned(), data: data.to_owned(), deleted_at: None };
     let (good, broken) = (r#"{"input_cost_per_token":"1"}"#, r#"{"input_cost_per_token":"canary"}"#);
-    let mut inputs = Inputs::new(Tz::UTC);
+    let mut inputs = Inputs::new(Tz::UTC, sealer());
     let mut apply = |row| {
         inputs.apply(Changes { prices: vec![row], ..Changes::default() });
         let payload = inputs.sections().get("prices").map(|section| section.payload.clone());
@@ -445,7 +452,7 @@ fn a_broken_row_is_left_out_and_named() {
     for (field, spoil) in breaks {
         let mut broken = provider(2, "canary-name", None);
         spoil(&mut broken);
-        let mut inputs = Inputs::new(Tz::UTC);
+        let mut inputs = Inputs::new(Tz::UTC, sealer());
         let good = provider(1, "good", None);
         inputs.apply(Changes {
             providers: vec![good, broken],

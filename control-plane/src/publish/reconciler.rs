@@ -11,6 +11,7 @@ use crate::db::{Error, Pool};
 use crate::telemetry::metric;
 use chrono_tz::Tz;
 use contract::ids::Generation;
+use contract::seal::Sealer;
 use diesel_async::RunQueryDsl;
 use futures_util::StreamExt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub struct Reconciler {
     pool: Pool,
     settings: config::Publish,
     zone: Tz,
+    sealer: Sealer,
     wake: Wake,
     newest: watch::Sender<Option<Arc<Published>>>,
     inputs: Inputs,
@@ -34,16 +36,16 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// Publishes into `newest`, which may hold a table of an earlier run of this task.
+    /// `zone` and `sealer` are the compiler's. Publishes into `newest`, which may hold a table of an earlier run of this task.
     pub fn new(
         pool: Pool,
         settings: config::Publish,
-        zone: Tz,
+        (zone, sealer): (Tz, Sealer),
         wake: Wake,
         newest: watch::Sender<Option<Arc<Published>>>,
     ) -> Self {
-        let inputs = Inputs::new(zone).with_unpriced(settings.unpriced);
-        Self { pool, settings, zone, wake, newest, inputs, last: Generation(0) }
+        let inputs = Inputs::new(zone, sealer.clone()).with_unpriced(settings.unpriced);
+        Self { pool, settings, zone, sealer, wake, newest, inputs, last: Generation(0) }
     }
 
     /// Runs until `shutdown`.
@@ -162,7 +164,7 @@ impl Reconciler {
     }
 
     fn no_inputs(&self) -> Inputs {
-        Inputs::new(self.zone).with_unpriced(self.settings.unpriced)
+        Inputs::new(self.zone, self.sealer.clone()).with_unpriced(self.settings.unpriced)
     }
 
     fn forget(&mut self) {

@@ -61,7 +61,8 @@ async fn the_reconciler_follows_every_commit() {
     let mut conn = pool.write().await.expect("connection");
     let conn = &mut *conn;
     let (sender, newest) = watch::channel(None);
-    let mut reconciler = Reconciler::new(pool.clone(), settings(), Tz::UTC, Wake::default(), sender);
+    let mut reconciler =
+        Reconciler::new(pool.clone(), settings(), (Tz::UTC, sealer()), Wake::default(), sender);
     reconciler.round().await.expect("empty");
     let table = || newest.borrow().clone().expect("published");
     assert_eq!(keys(&table()), [0; 0]);
@@ -129,9 +130,13 @@ async fn generations_become_visible_in_order() {
     assert_eq!(later.expect("second").0, before + 2);
 }
 
+fn sealer() -> contract::seal::Sealer {
+    contract::seal::Sealer::from_hex(&"0f".repeat(32)).expect("key")
+}
+
 fn table(generation: i64, key_ids: std::ops::Range<i64>) -> Arc<Published> {
     use sha2::{Digest, Sha256};
-    let mut inputs = Inputs::new(Tz::UTC);
+    let mut inputs = Inputs::new(Tz::UTC, sealer());
     let limits = || crate::db::rows::KeyLimits {
         limit_5h_usd: None,
         limit_5h_reset_mode: "rolling".to_owned(),

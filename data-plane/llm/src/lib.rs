@@ -11,6 +11,7 @@ pub mod request;
 mod scan;
 pub mod session;
 pub mod sse;
+pub mod texts;
 pub mod usage;
 
 pub use dialect::{EndpointKind, Route, route};

@@ -9,11 +9,15 @@ mod force;
 mod multipart;
 
 use crate::scan::{Kind, Member, Members, ScanError, string_value};
+use crate::texts::{Found, Texts, folded};
 pub use edit::{Edits, edit, with_include_usage, with_model};
 pub use force::{Force, MIN_THINKING};
 pub use multipart::multipart_model;
 use std::borrow::Cow;
 use std::ops::Range;
+
+/// No request names that many models.
+const MOST_MODELS: usize = 64;
 
 /// What a body asks for, as far as a gateway needs to know. Ranges are offsets into that body.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +44,8 @@ pub struct Ask<'a> {
     pub session_id: Option<Cow<'a, str>>,
     /// Tokens of every `model` member, quotes included; the last one is what `model` says.
     model_tokens: Tokens,
+    /// Values that name further models, to be tried where the first one fails.
+    others: Vec<Range<usize>>,
     stream_options: Option<(Range<usize>, Kind)>,
     messages: Option<(Range<usize>, Kind)>,
     prompt: Option<(Range<usize>, Kind)>,
@@ -60,6 +66,26 @@ impl Ask<'_> {
     /// Where the model's JSON string stands, quotes included.
     pub fn model_token(&self) -> Option<Range<usize>> {
         self.model_tokens.last.clone()
+    }
+
+    /// The models that the body names besides `model`, for an upstream to fall back to: every string in `models` and the
+    /// like, whatever form the upstream gives them. `body` is what this was read from.
+    pub fn other_models(&self, body: &[u8]) -> Result<Vec<String>, ParseError> {
+        let mut models = Vec::new();
+        for range in &self.others {
+            let offset = range.start;
+            let wrong = |expected| ParseError::Member { name: "models", expected, offset };
+            let mut texts = Texts::all(&body[range.clone()]);
+            while let Some(found) = texts.step().map_err(|_| wrong("valid JSON"))? {
+                let Found::Text(mut windows) = found else { continue };
+                let name = windows.step().filter(|window| window.last).ok_or(wrong("a list of names"))?;
+                models.push(name.text.to_owned());
+                if models.len() > MOST_MODELS {
+                    return Err(wrong("shorter"));
+                }
+            }
+        }
+        Ok(models)
     }
 
     /// Where `stream_options` stands, if it is there.
@@ -182,6 +208,7 @@ impl<'a> Ask<'a> {
                 self.messages = Some((member.value, member.kind));
             }
             b"prompt" => self.prompt = Some((member.value, member.kind)),
+            _ if names_models(name) => self.others.push(member.value),
             // Some upstreams take it for `model`, which is what was checked and is billed.
             _ if name.eq_ignore_ascii_case(b"model") => {
                 return Err(wrong("model", "written in lower case", &member));
@@ -212,6 +239,17 @@ impl<'a> Ask<'a> {
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether a member names models to fall back to (OpenRouter, LiteLLM), in whatever case.
+fn names_models(name: &[u8]) -> bool {
+    let is = |text: &str| std::str::from_utf8(name).is_ok_and(|name| folded(name) == text);
+    match name.len() {
+        6..=7 => is("models"),
+        9..=13 => is("fallbacks"),
+        24..=32 => is("context_window_fallbacks") || is("content_policy_fallbacks"),
+        _ => false,
     }
 }
 

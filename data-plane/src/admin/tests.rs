@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Setting;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use http_body_util::BodyExt;
@@ -13,8 +14,11 @@ async fn text(answer: Response<Full<Bytes>>) -> (u16, String) {
 #[tokio::test]
 async fn readiness_tells_the_truth() {
     let (ready, is_ready) = watch::channel(false);
+    let tasks = Tasks::new(tokio::runtime::Handle::current());
     let ops = Ops {
         proxy_id: "p1".into(),
+        vital: tasks.vital().clone(),
+        token: Hidden::parse("t0ken").unwrap(),
         page: Metrics::install().1,
         table: Snapshot::empty(),
         health: Book::new(),
@@ -22,7 +26,7 @@ async fn readiness_tells_the_truth() {
         draining: Arc::default(),
         trouble: Arc::default(),
     };
-    let get = async |path: &str| text(ops.answer(&Method::GET, path)).await;
+    let get = async |path: &str| text(ops.answer(&Method::GET, path, true)).await;
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/readyz").await, (503, "no routing table yet\n".into()));
     ready.send_replace(true);
@@ -39,5 +43,20 @@ async fn readiness_tells_the_truth() {
     assert_eq!(dump["generation"], 0);
     assert_eq!(dump["control"]["source"], "nowhere");
     assert_eq!(get("/else").await.0, 404);
-    assert_eq!(text(ops.answer(&Method::POST, "/livez")).await.0, 405);
+
+    tasks.spawn_vital("report", async { panic!("on purpose") });
+    tasks.vital().told().cancelled().await;
+    assert_eq!(get("/livez").await, (503, "the task report died\n".into()));
+    // What probes and scrapers need is open, the table is not.
+    for (path, status) in [("/livez", 503), ("/metrics", 200), ("/readyz", 503), ("/table", 401)] {
+        assert_eq!(text(ops.answer(&Method::GET, path, false)).await.0, status, "{path}");
+    }
+    for (value, told) in
+        [("Bearer t0ken", true), ("bearer t0ken", true), ("Bearer t0kens", false), ("t0ken", false)]
+    {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))]);
+        assert_eq!(ops.is_told(&headers), told, "{value}");
+    }
+    assert!(!ops.is_told(&HeaderMap::new()));
+    assert_eq!(text(ops.answer(&Method::POST, "/livez", true)).await.0, 405);
 }

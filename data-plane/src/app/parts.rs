@@ -26,6 +26,7 @@ pub(crate) struct Common {
     pub(crate) limits: Arc<store::Shared>,
     pub(crate) upstream: upstream::Settings,
     connections: Arc<Semaphore>,
+    strangers: server::Strangers,
 }
 
 impl Common {
@@ -62,6 +63,7 @@ impl Common {
                 metrics: Arc::clone(metrics),
             },
             connections: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
+            strangers: server::Strangers::default(),
         })
     }
 
@@ -80,11 +82,16 @@ impl Common {
         server::Settings {
             header_read_timeout: config.header_read_timeout,
             keep_alive_timeout: config.keep_alive_timeout,
+            stranger_keep_alive: config.stranger_keep_alive,
             send_timeout: config.send_timeout,
+            linger_timeout: config.linger_timeout,
             max_header_bytes: config.max_header_bytes,
             max_headers: config.max_headers,
             head_refused: crate::proxy::head_refused,
             connections: Arc::clone(&self.connections),
+            strangers: self.strangers.clone(),
+            strangers_per_address: config.stranger_connections,
+            is_stranger: crate::proxy::is_stranger,
             drain_timeout: config.drain_timeout,
             hurry,
             metrics: Arc::clone(&self.proxy.metrics),

@@ -51,7 +51,7 @@ fn it_starts_without_a_control_plane_says_so_and_ends_in_order() {
     let running = std::thread::spawn(move || bound.run());
     let began = Instant::now();
     stop.drain.cancel();
-    running.join().unwrap();
+    running.join().unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(TcpStream::connect(address).is_err() && TcpStream::connect(ops).is_err());
     std::fs::remove_dir_all(dir).unwrap();

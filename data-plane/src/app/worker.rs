@@ -96,7 +96,7 @@ async fn serve(
     settler: Settler,
 ) -> io::Result<()> {
     let (settled, all_settled) = oneshot::channel::<()>();
-    tasks::spawn_local("settler", async move {
+    tasks::spawn_vital_local("settler", &stop.vital, async move {
         settler.run().await;
         drop(settled);
     });

@@ -150,7 +150,7 @@ pub type Saver = watch::Sender<Option<Arc<Stored>>>;
 pub fn save_behind(dir: PathBuf, tasks: &Tasks) -> Saver {
     let (saver, mut newest) = watch::channel::<Option<Arc<Stored>>>(None);
     let within = tasks.clone();
-    tasks.spawn("table-to-disk", async move {
+    tasks.spawn_vital("table-to-disk", async move {
         let stop = within.stopping();
         let mut written: Option<Arc<Stored>> = None;
         loop {

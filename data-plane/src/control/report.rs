@@ -38,7 +38,7 @@ impl Report {
     /// the rest stays in the spool.
     pub fn start(self) {
         let tasks = self.tasks.clone();
-        tasks.spawn("report", async move {
+        tasks.spawn_vital("report", async move {
             let stop = self.tasks.stopping().clone();
             stop.run_until_cancelled(self.deliver()).await;
             if timeout(self.config.flush_timeout, self.flush()).await.is_err() {

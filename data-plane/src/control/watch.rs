@@ -100,7 +100,7 @@ impl Watch {
             stop.run_until_cancelled(measure_age(&metrics, &status)).await;
         });
         let stop = self.tasks.stopping().clone();
-        self.tasks.clone().spawn("watch", async move {
+        self.tasks.clone().spawn_vital("watch", async move {
             stop.run_until_cancelled(Box::pin(self.run(holder))).await;
         });
         watching

@@ -7,11 +7,13 @@ mod hold;
 mod nature;
 mod patience;
 
+use super::budget::Share;
 use super::meter::Meter;
 use super::{Proxy, force};
 use crate::table::Upstream;
 use crate::telemetry::trace;
 use crate::upstream::{self, Stage};
+use bytes::Bytes;
 use contract::usage::AttemptResult;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -63,6 +65,7 @@ impl Proxy {
     ) -> Result<Answer, Fault> {
         let Target { up, model, span } = *target;
         let body = outbound(exchange, up, model, ask_usage);
+        let _copy = self.room_for_copy(exchange, &body)?;
         let mut ours = HeaderMap::new();
         trace::inject(span, &mut ours);
         force::flags(up, exchange, model, &mut ours);
@@ -102,6 +105,15 @@ impl Proxy {
                 Ok(Answer { usage_asked: ask_usage, ..answer })
             }
         }
+    }
+
+    /// The room of a body that is another one than the caller's.
+    fn room_for_copy(&self, exchange: &Exchange<'_>, body: &Bytes) -> Result<Option<Share>, Fault> {
+        if body.as_ptr() == exchange.body.as_ptr() {
+            return Ok(None);
+        }
+        let limit = self.shared.config.body_budget_bytes;
+        Share::of_copy(&self.shared.budget, body.len(), limit).map_err(|_| Fault::crowded(exchange))
     }
 
     fn limits(&self, exchange: &Exchange<'_>, up: &Upstream) -> Limits {

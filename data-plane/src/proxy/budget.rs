@@ -44,6 +44,16 @@ impl Share {
         self.bytes += bytes;
         if before + bytes > limit { Err(Refusal::Overloaded) } else { Ok(()) }
     }
+
+    /// The room for another copy of a body, for as long as it lives. Small ones are not counted.
+    pub fn of_copy(budget: &Arc<Budget>, bytes: usize, limit: usize) -> Result<Option<Self>, Refusal> {
+        if bytes <= FREE {
+            return Ok(None);
+        }
+        let mut share = Self::new(budget);
+        share.grow(bytes, limit as u64)?;
+        Ok(Some(share))
+    }
 }
 
 impl Drop for Share {
@@ -104,6 +114,24 @@ mod tests {
         let kept = first.into_share();
         assert_eq!(used(), 2 * FREE as u64, "as long as the bytes wait for their reader");
         drop(kept);
+        assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn a_share_becomes_larger_and_smaller() {
+        let budget = Arc::<Budget>::default();
+        let used = || budget.0.load(Ordering::Relaxed);
+        let mut share = Share::new(&budget);
+        assert!(share.resize(100, 100).is_ok() && share.resize(30, 100).is_ok());
+        assert_eq!(used(), 30);
+        assert!(share.resize(101, 100).is_err());
+        drop(share);
+        assert_eq!(used(), 0);
+        assert!(Share::of_copy(&budget, FREE, 1).is_ok_and(|share| share.is_none()));
+        assert!(Share::of_copy(&budget, FREE + 1, FREE).is_err());
+        let copy = Share::of_copy(&budget, FREE + 1, 2 * FREE).unwrap();
+        assert_eq!(used(), FREE as u64 + 1);
+        drop(copy);
         assert_eq!(used(), 0);
     }
 }

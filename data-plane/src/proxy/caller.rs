@@ -1,6 +1,5 @@
 //! Who calls: the credential from the head, looked up in the table. Memory only.
 
-use super::head::header;
 use super::refuse::Refusal;
 use crate::table::Snapshot;
 use contract::table::{DEFAULT_GROUP, Key, User};
@@ -54,19 +53,25 @@ pub fn authenticate(table: &Snapshot, head: &Parts, now_ms: i64) -> Result<Calle
 }
 
 /// The one credential among the four places where clients put it. Several places with the same value are
-/// fine (some clients send two headers); different values are refused rather than one of them ignored.
+/// fine (some clients send two headers); different values are refused rather than one of them ignored, in one place
+/// twice as in two places.
 fn credential(head: &Parts) -> Result<Cow<'_, str>, Refusal> {
     let mut found: SmallVec<[Cow<'_, str>; 4]> = SmallVec::new();
-    if let Some(value) = header(&head.headers, "authorization") {
-        let token = value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        found.push(Cow::Borrowed(token.map_or(value, |(_, token)| token).trim()));
-    }
-    for name in ["x-api-key", "x-goog-api-key", "api-key"] {
-        found.extend(header(&head.headers, name).map(Cow::Borrowed));
+    for (name, value) in &head.headers {
+        let is_bearer = match name.as_str() {
+            "authorization" => true,
+            "x-api-key" | "x-goog-api-key" | "api-key" => false,
+            _ => continue,
+        };
+        let Ok(value) = value.to_str() else { continue };
+        let value = value.trim();
+        let token =
+            value.split_once(' ').filter(|(scheme, _)| is_bearer && scheme.eq_ignore_ascii_case("bearer"));
+        found.push(Cow::Borrowed(token.map_or(value, |(_, token)| token.trim())));
     }
     if let Some(query) = head.uri.query() {
-        let pair = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "key");
-        found.extend(pair.map(|(_, value)| value));
+        let pairs = url::form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "key");
+        found.extend(pairs.map(|(_, value)| value));
     }
     found.retain(|value| !value.is_empty());
     let mut values = found.into_iter();
@@ -84,7 +89,7 @@ mod tests {
     #[test]
     fn one_credential_from_four_places() {
         type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, Result<&'a str, &'a str>);
-        let cases: [Case<'_>; 9] = [
+        let cases: [Case<'_>; 15] = [
             (&[("authorization", "Bearer sk-a")], "/v1/messages", Ok("sk-a")),
             (&[("authorization", "bearer sk-a ")], "/v1/messages", Ok("sk-a")),
             (&[("authorization", "sk-a")], "/v1/messages", Ok("sk-a")),
@@ -94,6 +99,12 @@ mod tests {
             (&[("x-api-key", "sk-a"), ("authorization", "Bearer sk-a")], "/", Ok("sk-a")),
             (&[("x-api-key", "sk-a"), ("authorization", "Bearer sk-b")], "/", Err("ambiguous")),
             (&[("x-api-key", "")], "/v1/messages", Err("missing")),
+            (&[("x-api-key", "sk-a"), ("x-api-key", "sk-b")], "/", Err("ambiguous")),
+            (&[("authorization", "Bearer sk-a"), ("authorization", "Bearer sk-b")], "/", Err("ambiguous")),
+            (&[("authorization", "Bearer sk-a"), ("authorization", "bearer sk-a")], "/", Ok("sk-a")),
+            (&[("authorization", ""), ("x-api-key", "sk-a")], "/", Ok("sk-a")),
+            (&[], "/v1/models?key=sk-a&key=sk-b", Err("ambiguous")),
+            (&[("api-key", "sk-a")], "/?key=sk-a&key=sk-a", Ok("sk-a")),
         ];
         for (headers, uri, want) in cases {
             let mut request = http::Request::builder().uri(uri);

@@ -6,15 +6,17 @@ use super::choose::{Choice, Nothing, Trail, eligible};
 use super::meter::{Meter, Running};
 use super::opening::Opening;
 use super::refuse::Refusal;
+use super::scrub::{self, Known};
 use super::seats::{Admitted, First};
 use crate::clock::{Instant, now_ms};
 use crate::health::Gate;
 use crate::health::fault::{Then, Whose};
-use crate::table::Snapshot;
+use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
 use contract::ids::ProviderId;
 use contract::usage::{AttemptResult, SelectedBy};
 use http::StatusCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When it makes sense to ask again where no provider serves the model at all: a person, or the time of day, must
@@ -32,7 +34,7 @@ impl Proxy {
         admitted: Admitted,
     ) -> Result<Answer, Refusal> {
         let Admitted { bound, mut trail, mut first } = admitted;
-        let mut last: Option<Fault> = None;
+        let mut last: Option<(Fault, Arc<Upstream>)> = None;
         let mut only_unknown = true;
         let nothing = loop {
             if trail.len() >= self.shared.config.max_providers_per_request as usize
@@ -55,7 +57,7 @@ impl Proxy {
                 Err(fault) => {
                     only_unknown &= fault.result == AttemptResult::NotFound;
                     let ends = fault.judged.then == Then::Return;
-                    last = Some(fault);
+                    last = Some((fault, choice.upstream));
                     if ends {
                         break Nothing::Tried;
                     }
@@ -160,8 +162,15 @@ impl Proxy {
     }
 }
 
-fn unavailable(nothing: Nothing, last: Option<Fault>, only_unknown: bool, wakes_in: Duration) -> Refusal {
-    if let Some(fault) = last {
+fn unavailable(
+    nothing: Nothing,
+    last: Option<(Fault, Arc<Upstream>)>,
+    only_unknown: bool,
+    wakes_in: Duration,
+) -> Refusal {
+    if let Some((mut fault, up)) = last {
+        // The trail has all of it.
+        fault.detail = scrub::for_callers(&fault.detail, &Known::of(&up)).into_owned();
         let ends = fault.judged.then == Then::Return;
         if only_unknown && !ends {
             return Refusal::UnknownUpstream(fault.detail);

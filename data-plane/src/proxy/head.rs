@@ -18,12 +18,26 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     value.and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// The caller's address: the connection's, or behind a load balancer that is trusted the one that it saw,
-/// the last of `X-Forwarded-For` (the earlier ones are whatever the caller wrote).
+/// The caller's address: the connection's, or behind `FORWARDED_HOPS` proxies the one that the first of them saw.
+/// What stands further to the left in `X-Forwarded-For` is whatever the caller wrote.
 pub fn client_ip(config: &Config, head: &Parts, peer: SocketAddr) -> IpAddr {
-    let last = || head.headers.get_all("x-forwarded-for").iter().next_back()?.to_str().ok();
-    let forwarded = || last()?.rsplit(',').next()?.trim().parse().ok();
-    if config.trust_forwarded_for { forwarded().unwrap_or(peer.ip()) } else { peer.ip() }
+    match config.forwarded_hops {
+        0 => peer.ip(),
+        hops => forwarded(&head.headers, hops as usize).unwrap_or(peer.ip()),
+    }
+}
+
+fn forwarded(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
+    let lines = headers.get_all("x-forwarded-for").iter().rev();
+    let mut entries = lines.filter_map(|value| value.to_str().ok()).flat_map(|line| line.rsplit(','));
+    address(entries.nth(hops - 1)?.trim().trim_matches('"'))
+}
+
+/// An address as proxies write it: alone, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let alone = bare.unwrap_or(text).parse().ok();
+    alone.or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
 }
 
 /// The address in text. The common kind by hand: the library's formatter costs as much as a lookup in the table.
@@ -56,5 +70,39 @@ mod tests {
             assert_eq!(header(&headers, &format!("x-{at}")), Some("v"));
             assert_eq!(header(&headers, "x"), None);
         }
+    }
+
+    #[test]
+    fn the_address_is_what_the_first_trusted_proxy_saw() {
+        let cases: [(u32, &[&str], &str); 13] = [
+            (0, &["192.0.2.1"], "203.0.113.9"),
+            (1, &["192.0.2.1"], "192.0.2.1"),
+            (1, &["198.51.100.7, 192.0.2.1"], "192.0.2.1"),
+            (2, &["198.51.100.7, 192.0.2.1"], "198.51.100.7"),
+            (2, &["6.6.6.6, 198.51.100.7", "192.0.2.1"], "198.51.100.7"),
+            (2, &["192.0.2.1"], "203.0.113.9"),
+            (1, &["192.0.2.1:4711"], "192.0.2.1"),
+            (1, &["2001:db8::1"], "2001:db8::1"),
+            (1, &["[2001:db8::1]"], "2001:db8::1"),
+            (1, &["[2001:db8::1]:4711"], "2001:db8::1"),
+            (1, &["\"192.0.2.1\""], "192.0.2.1"),
+            (1, &["unknown"], "203.0.113.9"),
+            (1, &[], "203.0.113.9"),
+        ];
+        let peer = SocketAddr::from(([203, 0, 113, 9], 1));
+        let key = "00".repeat(32);
+        for (hops, lines, expected) in cases {
+            let hops_text = hops.to_string();
+            let pairs = [("CONTROL_TOKEN", "t"), ("SECRETS_KEY", &key), ("FORWARDED_HOPS", &hops_text)];
+            let config = Config::from_pairs(&pairs).expect("config");
+            let mut request = http::Request::builder();
+            for line in lines {
+                request = request.header("x-forwarded-for", *line);
+            }
+            let (head, ()) = request.body(()).expect("request").into_parts();
+            assert_eq!(client_ip(&config, &head, peer).to_string(), expected, "{hops} {lines:?}");
+        }
+        let pairs = [("CONTROL_TOKEN", "t"), ("SECRETS_KEY", &key), ("TRUST_FORWARDED_FOR", "true")];
+        assert_eq!(Config::from_pairs(&pairs).expect("config").forwarded_hops, 1, "the older setting");
     }
 }

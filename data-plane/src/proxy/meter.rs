@@ -10,6 +10,7 @@ mod verdict;
 use super::Shared;
 use super::budget::Budget;
 use super::opening::Opening;
+use super::scrub::Known;
 use crate::bill::Bill;
 use crate::clock::Instant;
 use crate::health::Pass;
@@ -174,6 +175,11 @@ impl Meter {
         if let Some(seat) = &self.seat {
             seat.at(upstream.row.id);
         }
+    }
+
+    /// What is known of the provider that was asked last, and must not be told.
+    pub fn known(&self) -> Known {
+        self.upstream.as_deref().map(Known::of).unwrap_or_default()
     }
 
     /// One try at that provider begins.

@@ -34,12 +34,22 @@ pub fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Opti
 }
 
 /// Whether the caller's lists of models and programs let the request through.
-pub fn allowed(caller: &Caller, head: &Parts, ask: Option<&Ask<'_>>) -> Result<(), Refusal> {
+pub fn allowed(caller: &Caller, head: &Parts, body: &[u8], ask: Option<&Ask<'_>>) -> Result<(), Refusal> {
     let user = &caller.user;
     if let Some(model) = ask.and_then(|ask| ask.model.as_deref()) {
         let models = &user.allowed_models;
         if !models.is_empty() && !models.iter().any(|allowed| allowed.eq_ignore_ascii_case(model)) {
             return Err(Refusal::ModelNotAllowed(model.to_owned()));
+        }
+    }
+    if let Some(ask) = ask
+        && !user.allowed_models.is_empty()
+    {
+        // What an upstream may fall back to is served under this key like the first one.
+        let others = ask.other_models(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
+        let allowed = |model: &String| user.allowed_models.iter().any(|own| own.eq_ignore_ascii_case(model));
+        if let Some(model) = others.into_iter().find(|model| !allowed(model)) {
+            return Err(Refusal::ModelNotAllowed(model.chars().take(MAX_MODEL).collect()));
         }
     }
     let agent = header(&head.headers, "user-agent").unwrap_or_default();

@@ -218,6 +218,19 @@ impl Refusal {
         }
     }
 
+    /// Whether the caller had shown no known key when it was refused.
+    pub fn is_of_stranger(&self) -> bool {
+        matches!(
+            self,
+            Self::NoCredential
+                | Self::AmbiguousCredential
+                | Self::UnknownKey
+                | Self::Guessing(_)
+                | Self::NotReady
+                | Self::NoRoute { .. }
+        )
+    }
+
     /// When trying again makes sense.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -7,6 +7,8 @@
 use super::body::BodyError;
 use super::budget::{FREE, Share};
 use super::meter::{Meter, STATUS_CUT};
+use super::scrub;
+use super::sift::Sift;
 use crate::upstream::{self, Heard};
 use bytes::Bytes;
 use contract::usage::{Dialect, Outcome};
@@ -30,6 +32,7 @@ pub struct Stream {
     events: Option<Dialect>,
     /// Drops the usage chunk that this proxy asked for and the caller did not.
     filter: Option<HoldBack>,
+    sift: Sift,
     status: u16,
     outcome: Outcome,
     /// Bytes still to come, where the upstream said how many.
@@ -78,13 +81,21 @@ impl Stream {
             meter,
             events,
             filter,
+            sift: Sift::default(),
             status,
             outcome,
             length,
             unfinished: None,
             frame_end: FrameEnd::default(),
         };
-        held.into_iter().for_each(|data| stream.take_in(data));
+        match stream.wants_sifting() {
+            None => held.into_iter().for_each(|data| stream.take_in(data)),
+            // One of them holds an error, or ends in the midst of an event.
+            Some(what) => {
+                let whole: Vec<u8> = held.into_iter().flatten().collect();
+                stream.sifted(whole.into(), what);
+            }
+        }
         // A short answer may lie here as a whole; then its record is due before its first byte.
         stream.finish_if_complete();
         stream
@@ -121,10 +132,14 @@ impl Stream {
                             self.make_room(held);
                         }
                     }
-                    self.take_in(data);
+                    match self.wants_sifting() {
+                        None => self.take_in(data),
+                        Some(what) => self.sifted(data, what),
+                    }
                     self.finish_if_complete();
                 }
                 Some(Err(failure)) => return Poll::Ready(self.broke(&failure.to_string())),
+                None if self.sifted_rest() => {}
                 None => return Poll::Ready(self.ended()),
             }
         }
@@ -145,6 +160,32 @@ impl Stream {
                 scanner.pass_over();
             }
         }
+    }
+
+    /// Whether the newest piece of a stream needs a look, and what is known of it; nearly none does.
+    fn wants_sifting(&mut self) -> Option<(bool, usize)> {
+        self.events?;
+        let scanner = self.meter.scanner()?;
+        let (failed, unfinished) = (scanner.error().is_some(), scanner.held());
+        self.sift.wants(failed, unfinished).then_some((failed, unfinished))
+    }
+
+    #[cold]
+    fn sifted(&mut self, data: Bytes, (failed, unfinished): (bool, usize)) {
+        let meter = &self.meter;
+        let data = self.sift.feed(data, failed, unfinished, || meter.known());
+        if !data.is_empty() {
+            self.take_in(data);
+        }
+    }
+
+    /// The last event of a stream may lack its empty line.
+    fn sifted_rest(&mut self) -> bool {
+        let meter = &self.meter;
+        let rest = self.sift.rest(|| meter.known());
+        let any = rest.is_some();
+        rest.into_iter().for_each(|data| self.take_in(data));
+        any
     }
 
     /// Through the filter, if there is one.
@@ -227,6 +268,7 @@ impl Stream {
             // The upstream's own error event has passed already.
             return None;
         }
+        let why = scrub::for_callers(why, &self.meter.known()).into_owned();
         let text = format!("the upstream's answer broke off: {why}");
         let error = ErrorBody::new(STATUS_CUT, ErrorKind::Api, text).with_code("upstream_cut");
         let event = llm::error_body::stream_error_event(dialect, &error);

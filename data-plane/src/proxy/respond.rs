@@ -5,34 +5,34 @@ use super::body::Body;
 use super::meter::Meter;
 use super::relay::{Start, Stream};
 use super::silence::Beat;
+use super::withheld;
 use crate::config::{Config, QuotaStatus};
 use bytes::Bytes;
 use contract::table::Measure;
 use contract::usage::{AttemptResult, Outcome};
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Extensions, Method, Response, StatusCode};
 use llm::error_body::{ErrorBody, ErrorKind};
 use llm::sse::HoldBack;
 
 /// Names the record of a request, for people who look one up.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-switchyard-request-id");
 
-/// Headers that belong to one connection, or that say something about the body that may no longer hold; and
-/// those by which an upstream would speak to a browser in the name of this host.
-const HOP_BY_HOP: [HeaderName; 11] = [
-    header::CONNECTION,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::TE,
-    header::TRAILER,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::SET_COOKIE,
-    header::ALT_SVC,
-];
+/// Marks an answer to somebody who showed no known key.
+#[derive(Clone, Copy)]
+struct Stranger;
+
+/// `answer`, to somebody who showed no known key.
+pub fn to_stranger(mut answer: Response<Body>) -> Response<Body> {
+    answer.extensions_mut().insert(Stranger);
+    answer
+}
+
+/// Whether an answer went to somebody who showed no known key.
+pub fn is_stranger(answer: &Extensions) -> bool {
+    answer.get::<Stranger>().is_some()
+}
 
 /// Paths that need no credential: the reachability probe of Claude Code, and a ping.
 pub fn local(head: &Parts) -> Option<Response<Body>> {
@@ -76,7 +76,7 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 /// The upstream's answer as the caller gets it; the body takes the meter along.
 pub fn relay(answer: Answer, meter: Box<Meter>) -> Response<Body> {
     let Answer { mut head, held, share, body, events, usage_asked, result } = answer;
-    strip(&mut head.headers);
+    withheld::strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.
     head.version = http::Version::HTTP_11;
     let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
@@ -127,22 +127,4 @@ pub fn refused_late(answer: Answer, mut meter: Box<Meter>) -> Response<Body> {
     meter.sent(event.len());
     meter.finish(Outcome::Rejected, status, None);
     Response::new(Body::whole(event))
-}
-
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        // Of two lengths the chunks' holds.
-        headers.remove(header::CONTENT_LENGTH);
-    }
-    // `Connection` can name further headers of this hop.
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in HOP_BY_HOP.into_iter().chain(named) {
-        headers.remove(name);
-    }
 }

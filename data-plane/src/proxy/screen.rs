@@ -1,73 +1,130 @@
-//! Sensitive words: every text that the user wrote is compared with the owner's rules.
+//! Sensitive words: every text that a person or a tool's result put in is compared with the owner's rules; what the
+//! vendor of the caller's program put in where the owner says so.
 //!
-//! Only where an owner has rules is the body parsed at all.
+//! Only where an owner has rules is the body looked into at all. It is read over its bytes in steps, between which the
+//! other tasks of the thread have their turn: neither a long body nor an odd one keeps them waiting.
 
 use super::refuse::Refusal;
 use crate::table::{Hit, WordSet};
-use serde_json::Value;
+use llm::texts::{Found, Texts, Windows};
 
-/// Looks through `body`; the first hit refuses the request.
-pub fn screen(words: &WordSet, body: &[u8]) -> Result<(), Refusal> {
-    let body = match serde_json::from_slice::<Value>(body) {
-        Ok(body) => body,
-        // Another reader may make sense of what this one cannot read: it must not pass unseen.
-        Err(error) if body.trim_ascii_start().starts_with(b"{") => {
-            return Err(Refusal::BodyInvalid(format!("the request body is not valid JSON: {error}")));
+/// Bytes between two looks at the other tasks of this thread.
+const STEP: usize = 256 * 1024;
+
+/// Looks through `body`; the first hit refuses the request. `vendors`: whether system prompts and descriptions of tools
+/// are looked at, too. Cancel-safe: holds nothing.
+pub async fn screen(words: &WordSet, vendors: bool, body: &[u8]) -> Result<(), Refusal> {
+    // What is no JSON has no texts that a rule could be meant for; but another reader may make sense of what this one
+    // cannot read, and then it must not pass unseen.
+    if !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        return Ok(());
+    }
+    let mut texts = Texts::new(body, vendors);
+    let mut steps = Steps::default();
+    loop {
+        let found = texts.step().map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
+        match found {
+            None => return Ok(()),
+            Some(Found::Pause) => {}
+            Some(Found::Text(windows)) => look(words, windows, &mut steps).await?,
         }
-        // What is not JSON has no texts that a rule could be meant for.
-        Err(_) => return Ok(()),
-    };
-    match texts(&body).find_map(|text| words.find(text)) {
-        None => Ok(()),
-        Some(Hit { word, match_type, .. }) => {
-            Err(Refusal::SensitiveWord { word, match_type: match_type.as_str() })
-        }
+        steps.reached(texts.at()).await;
     }
 }
 
-/// System prompt, user turns with their tool results, Responses input, plain prompts. Assistant turns are
-/// the model's words.
-fn texts(body: &Value) -> impl Iterator<Item = &str> {
-    let whole = ["system", "instructions", "prompt"].into_iter().filter_map(|name| body.get(name));
-    let turns =
-        ["messages", "input", "contents"].into_iter().filter_map(|name| body.get(name)).flat_map(|turns| {
-            let list = turns.as_array().map(Vec::as_slice).unwrap_or_default().iter();
-            let users = list.filter(|turn| !matches!(turn["role"].as_str(), Some("assistant" | "model")));
-            users.chain(turns.is_string().then_some(turns))
-        });
-    whole.chain(turns).flat_map(strings)
+async fn look(words: &WordSet, mut windows: Windows<'_>, steps: &mut Steps) -> Result<(), Refusal> {
+    while let Some(window) = windows.step() {
+        if let Some(Hit { word, match_type, .. }) = words.find(window) {
+            return Err(Refusal::SensitiveWord { word, match_type: match_type.as_str() });
+        }
+        steps.did(window.text.len()).await;
+    }
+    Ok(())
 }
 
-/// All strings below a value that hold text; names of roles, types and models are not text.
-fn strings(value: &Value) -> Vec<&str> {
-    match value {
-        Value::String(text) => vec![text],
-        Value::Array(items) => items.iter().flat_map(strings).collect(),
-        Value::Object(members) => members
-            .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "role" | "type" | "id" | "data" | "media_type"))
-            .flat_map(|(_, value)| strings(value))
-            .collect(),
-        _ => Vec::new(),
+/// How much was done since the others had their turn.
+#[derive(Default)]
+struct Steps {
+    read: usize,
+    done: usize,
+}
+
+impl Steps {
+    async fn reached(&mut self, at: usize) {
+        let more = at - self.read;
+        self.read = at;
+        self.did(more).await;
+    }
+
+    async fn did(&mut self, bytes: usize) {
+        self.done += bytes;
+        if self.done >= STEP {
+            self.done = 0;
+            tokio::task::yield_now().await;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use contract::ids::UserId;
+    use contract::table::{MatchType, Word};
+    use futures_util::FutureExt;
+    use std::pin::pin;
+
+    fn words() -> WordSet {
+        let word = |word: &str| Word {
+            id: 1,
+            owner_id: UserId(1),
+            match_type: MatchType::Contains,
+            word: word.to_owned(),
+        };
+        WordSet::new(&[word("bad word")])
+    }
+
+    /// Kinds of refusals.
+    async fn kind(body: &str, vendors: bool) -> &'static str {
+        match screen(&words(), vendors, body.as_bytes()).await {
+            Ok(()) => "passes",
+            Err(refusal) => refusal.kind(),
+        }
+    }
+
+    #[tokio::test]
+    async fn words_are_found_and_other_bodies_pass() {
+        for (body, people, all) in [
+            (
+                r#"{"messages":[{"role":"user","content":"a BAD\u0020Word!"}]}"#,
+                "sensitive_word",
+                "sensitive_word",
+            ),
+            (r#"{"system":"a bad word","messages":[]}"#, "passes", "sensitive_word"),
+            (r#"{"messages":[{"role":"user","content":"a good word"}]}"#, "passes", "passes"),
+            (
+                r#"{"messages":[{"role":"user","content":'a bad word'}]}"#,
+                "invalid_request",
+                "invalid_request",
+            ),
+            ("--b\r\nbad word", "passes", "passes"),
+            ("", "passes", "passes"),
+        ] {
+            assert_eq!((kind(body, false).await, kind(body, true).await), (people, all), "{body}");
+        }
+    }
 
     #[test]
-    fn looks_at_what_the_user_wrote() {
-        let body = json!({
-            "model": "m", "system": [{"type": "text", "text": "s"}],
-            "messages": [
-                {"role": "user", "content": "u"},
-                {"role": "assistant", "content": "a"},
-                {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": "t"}]}]},
-            ],
-        });
-        assert_eq!(texts(&body).collect::<Vec<_>>(), ["s", "u", "t"]);
-        assert_eq!(texts(&json!({"input": "i"})).collect::<Vec<_>>(), ["i"]);
+    fn a_long_body_leaves_the_others_their_turn() {
+        let numbers = format!(r#"{{"input":[{}0]}}"#, "0,".repeat(2_000_000));
+        let text = format!(r#"{{"input":"{}"}}"#, "a good\\nword ".repeat(300_000));
+        for body in [numbers, text] {
+            let words = words();
+            let mut screened = pin!(screen(&words, false, body.as_bytes()));
+            let mut turns = 0;
+            while screened.as_mut().now_or_never().is_none() {
+                turns += 1;
+            }
+            assert!(turns >= body.len() / (2 * STEP), "{turns}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{Body, Proxy, inbound, models, respond};
 use crate::clock::{Instant, now_ms};
 use crate::telemetry::trace;
 use bytes::Bytes;
+use contract::table::WordScope;
 use contract::usage::Outcome;
 use http::request::Parts;
 use http::{Request, Response};
@@ -35,7 +36,7 @@ impl Proxy {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         if let Some(answer) = respond::local(&head) {
-            return answer;
+            return respond::to_stranger(answer);
         }
         let path = head.uri.path();
         let route = llm::dialect::route(head.method.as_str(), path, &|name| header(&head.headers, name));
@@ -55,7 +56,8 @@ impl Proxy {
             if silence.is_broken() {
                 return refusal.event(dialect);
             }
-            refusal.response(dialect)
+            let answer = refusal.response(dialect);
+            if refusal.is_of_stranger() { respond::to_stranger(answer) } else { answer }
         })
     }
 
@@ -79,18 +81,20 @@ impl Proxy {
         let caller =
             authenticate(&table, head, now_ms).map_err(|refusal| self.suspect(refusal, address, now_ms))?;
         if route.kind.is_local() {
-            return Ok(models::answer(&table, &caller, head, &route));
+            return Ok(models::answer(&self.lists, &table, &caller, head, &route));
         }
         let mut share = Share::new(&self.shared.budget);
         let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
         let ask = read(head, &route, &body)?;
-        allowed(&caller, head, ask.as_ref())?;
+        allowed(&caller, head, &body, ask.as_ref())?;
         let opening =
             opening(head, &body, ask.as_ref(), Seen { route, caller, table, address, started, now_ms });
         let span = trace::request_span(head, opening.dialect, &opening.model);
         let mut meter = Box::new(Meter::new(&self.shared, &self.limiter, opening, span));
-        if let Some(words) = meter.opening().table.words(meter.opening().caller.user.owner_id)
-            && let Err(refusal) = screen(words, &body)
+        let owner = meter.opening().caller.user.owner_id;
+        let vendors = meter.opening().table.owner(owner).word_scope == WordScope::All;
+        if let Some(words) = meter.opening().table.words(owner)
+            && let Err(refusal) = Box::pin(screen(words, vendors, &body)).await
         {
             meter.blocked("sensitive_word", refusal.to_string());
             meter.finish(Outcome::Blocked, refusal.status().as_u16(), Some(refusal.to_string()));

@@ -2,25 +2,25 @@
 //! it is set far out and looks, when it rings, at what the connection is doing; requests do not touch it.
 
 use super::Settings;
+use super::link::Link;
 use super::refused::Beginning;
+use super::strangers::{Stranger, Strangers};
 use crate::telemetry::metrics::{Metrics, Running};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Extensions, Request, Response};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -46,7 +46,7 @@ pub(super) enum Ended {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Open, nothing read.
     Fresh,
     /// A head is on its way.
@@ -55,6 +55,8 @@ enum Phase {
     Busy,
     /// Between two requests.
     Rest,
+    /// Ended from here; what the caller still sends is passed over.
+    Linger,
 }
 
 /// What a connection is doing, seen by its parts.
@@ -67,11 +69,14 @@ pub(super) struct State {
     draining: Cell<Option<Instant>>,
     waker: OnceCell<Waker>,
     task: OnceCell<AbortHandle>,
-    beginning: Beginning,
+    pub(super) beginning: Beginning,
+    /// Its seat among the strangers, while it rests and has shown no known key.
+    stranger: RefCell<Option<Stranger>>,
+    known: Cell<bool>,
 }
 
-impl Default for State {
-    fn default() -> Self {
+impl State {
+    pub(super) fn new(stranger: Stranger) -> Self {
         Self {
             phase: Cell::new(Phase::Fresh),
             since: Cell::new(Instant::now()),
@@ -80,11 +85,11 @@ impl Default for State {
             waker: OnceCell::new(),
             task: OnceCell::new(),
             beginning: Beginning::default(),
+            stranger: RefCell::new(Some(stranger)),
+            known: Cell::new(false),
         }
     }
-}
 
-impl State {
     /// No further request; what runs may end.
     pub(super) fn drain(&self) {
         self.draining.set(Some(Instant::now()));
@@ -105,11 +110,33 @@ impl State {
         }
     }
 
-    fn enter(&self, phase: Phase) {
+    pub(super) fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get().is_some()
+    }
+
+    /// The socket took bytes, or none.
+    pub(super) fn took(&self, any: bool) {
+        match (any, self.blocked.get()) {
+            (true, _) => self.blocked.set(None),
+            (false, None) => self.blocked.set(Some(Instant::now())),
+            (false, Some(_)) => {}
+        }
+    }
+
+    pub(super) fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         if phase != Phase::Busy {
             self.since.set(Instant::now());
         }
+    }
+
+    fn rest(&self, settings: &Settings) -> Duration {
+        let all = settings.keep_alive_timeout;
+        if self.known.get() { all } else { all.min(settings.stranger_keep_alive) }
     }
 
     /// When the present wait is over, and what its end means; `None`: nothing is waited for.
@@ -124,7 +151,8 @@ impl State {
                 Some((first.min(drained), Over::Unused))
             }
             Phase::Head => Some((self.since.get() + settings.header_read_timeout, Over::SlowHead)),
-            Phase::Rest => Some((self.since.get() + settings.keep_alive_timeout, Over::Unused)),
+            Phase::Rest => Some((self.since.get() + self.rest(settings), Over::Unused)),
+            Phase::Linger => Some((self.since.get() + settings.linger_timeout, Over::Unused)),
             Phase::Busy => None,
         }
     }
@@ -158,7 +186,7 @@ where
     if settings.max_headers != USUAL_HEADERS {
         builder.max_headers(settings.max_headers);
     }
-    let link = Link { stream, state: Rc::clone(&state), head_refused: settings.head_refused };
+    let link = Link::new(stream, Rc::clone(&state), settings.head_refused);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(link), service));
     let mut alarm = Alarm::new(&state, &settings);
     let mut told = false;
@@ -242,11 +270,47 @@ pub(super) struct Service<H> {
     peer: SocketAddr,
     state: Rc<State>,
     metrics: Arc<Metrics>,
+    strangers: Strangers,
+    is_stranger: fn(&Extensions) -> bool,
 }
 
 impl<H> Service<H> {
-    pub(super) fn new(handler: H, peer: SocketAddr, state: Rc<State>, metrics: Arc<Metrics>) -> Self {
-        Self { handler, peer, state, metrics }
+    pub(super) fn new(handler: H, peer: SocketAddr, state: Rc<State>, settings: &Settings) -> Self {
+        let (metrics, strangers) = (Arc::clone(&settings.metrics), settings.strangers.clone());
+        Self { handler, peer, state, metrics, strangers, is_stranger: settings.is_stranger }
+    }
+
+    /// Once a key was known the connection is no stranger's any more; else it takes its seat again, which it gives
+    /// back for the time of the request: one that takes time has a key.
+    fn judge(&self) -> Judge {
+        drop(self.state.stranger.take());
+        Judge {
+            state: Rc::clone(&self.state),
+            strangers: (!self.state.known.get()).then(|| self.strangers.clone()),
+            address: self.peer.ip(),
+            is_stranger: self.is_stranger,
+        }
+    }
+}
+
+/// What an answer says of its caller.
+struct Judge {
+    state: Rc<State>,
+    /// Set as long as no key was known.
+    strangers: Option<Strangers>,
+    address: IpAddr,
+    is_stranger: fn(&Extensions) -> bool,
+}
+
+impl Judge {
+    fn sees(self, answer: &Extensions) {
+        match self.strangers {
+            Some(strangers) if (self.is_stranger)(answer) => {
+                *self.state.stranger.borrow_mut() = strangers.come(self.address, 0);
+            }
+            Some(_) => self.state.known.set(true),
+            None => {}
+        }
     }
 }
 
@@ -263,10 +327,15 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.state.enter(Phase::Busy);
+        let judge = self.judge();
         let busy = Busy { state: Rc::clone(&self.state), _running: self.metrics.running() };
         // Small: the walk lies in a box of its own, which may move into the body of its answer.
         let answer = (self.handler)(request, self.peer);
-        Box::pin(async move { Ok(answer.await.map(|body| Tracked { body, _busy: busy })) })
+        Box::pin(async move {
+            let answer = answer.await;
+            judge.sees(answer.extensions());
+            Ok(answer.map(|body| Tracked { body, _busy: busy }))
+        })
     }
 }
 
@@ -308,87 +377,5 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-/// The socket, noting when it reads and when it takes nothing.
-struct Link {
-    stream: TcpStream,
-    state: Rc<State>,
-    head_refused: fn(u16, &[u8]) -> (&'static str, Bytes),
-}
-
-impl Link {
-    /// Sends a body along, if hyper refuses by itself the head that is being read.
-    fn refuse(&mut self, cx: &mut Context<'_>, written: &[u8]) -> Option<Poll<io::Result<usize>>> {
-        if !matches!(self.state.phase.get(), Phase::Fresh | Phase::Head) {
-            return None;
-        }
-        let answer = self.state.beginning.answer(written, self.head_refused)?;
-        // A few hundred bytes fit into a socket that has sent nothing lately; what does not is lost with the connection.
-        let sent = Pin::new(&mut self.stream).poll_write(cx, &answer);
-        Some(sent.map_ok(|_| written.len()))
-    }
-
-    fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &polled {
-            Poll::Pending if self.state.blocked.get().is_none() => {
-                self.state.blocked.set(Some(Instant::now()))
-            }
-            Poll::Pending => {}
-            Poll::Ready(_) => self.state.blocked.set(None),
-        }
-        polled
-    }
-}
-
-impl AsyncRead for Link {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before && matches!(this.state.phase.get(), Phase::Fresh | Phase::Rest) {
-            this.state.beginning.keep(&buf.filled()[before..]);
-            this.state.enter(Phase::Head);
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for Link {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if let Some(sent) = this.refuse(cx, buf) {
-            return sent;
-        }
-        let polled = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.wrote(polled)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if let [only] = bufs
-            && let Some(sent) = this.refuse(cx, only)
-        {
-            return sent;
-        }
-        let polled = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.wrote(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -13,6 +13,10 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+/// The mark of answers to strangers.
+#[derive(Clone)]
+struct Unknown;
+
 /// A server whose handler answers `/stream` with what the test sends, `/hang` never, and all else with "ok".
 struct Fixture {
     address: SocketAddr,
@@ -26,11 +30,16 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
     let mut settings = Settings {
         header_read_timeout: PATIENCE,
         keep_alive_timeout: PATIENCE,
+        stranger_keep_alive: PATIENCE,
+        linger_timeout: PATIENCE,
         send_timeout: PATIENCE,
         max_header_bytes: 16 * 1024,
         max_headers: 100,
         head_refused: |status, _| ("text/plain", format!("refused: {status}").into()),
         connections: Arc::new(Semaphore::new(64)),
+        strangers: Strangers::default(),
+        strangers_per_address: 0,
+        is_stranger: |answer| answer.get::<Unknown>().is_some(),
         drain_timeout: PATIENCE,
         hurry: CancellationToken::new(),
         metrics: Metrics::install().0,
@@ -60,7 +69,11 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
                 "/hang" => std::future::pending().await,
                 _ => Full::from("ok").boxed_unsync(),
             };
-            Response::new(body)
+            let mut response = Response::new(body);
+            if request.uri().path() == "/stranger" {
+                response.extensions_mut().insert(Unknown);
+            }
+            response
         }
     };
     let drain = CancellationToken::new();
@@ -251,6 +264,92 @@ async fn connections_are_bounded() {
         assert!(early.is_err(), "the second waits in the queue");
         drop(first);
         assert!(read(&mut second, "ok").await.starts_with("HTTP/1.1 200"));
+    })
+    .await;
+}
+
+const STRANGER: &str = "GET /stranger HTTP/1.1\r\nhost: x\r\n\r\n";
+
+#[tokio::test]
+async fn one_address_has_so_many_connections_without_a_key() {
+    local(async {
+        let fixture = start(|settings| settings.strangers_per_address = 2);
+        let mut first = connect(&fixture, STRANGER).await;
+        assert!(read(&mut first, "ok").await.starts_with("HTTP/1.1 200"));
+        let mut second = connect(&fixture, GET).await;
+        assert!(read(&mut second, "ok").await.starts_with("HTTP/1.1 200"));
+        // The second is known, and so is one with an answer under way.
+        let mut third = connect(&fixture, "GET /stream HTTP/1.1\r\nhost: x\r\n\r\n").await;
+        fixture.chunks.send(Bytes::from("one ")).await.unwrap();
+        read(&mut third, "one \r\n").await;
+        let mut fourth = connect(&fixture, STRANGER).await;
+        assert!(read(&mut fourth, "ok").await.starts_with("HTTP/1.1 200"));
+        let mut fifth = connect(&fixture, GET).await;
+        assert_eq!(read(&mut fifth, "ok").await, "", "two of this address rest without a key");
+        // One of them shows its key.
+        first.write_all(GET.as_bytes()).await.unwrap();
+        assert!(read(&mut first, "ok").await.starts_with("HTTP/1.1 200"));
+        let mut sixth = connect(&fixture, GET).await;
+        assert!(read(&mut sixth, "ok").await.starts_with("HTTP/1.1 200"));
+        drop(third);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stranger_rests_for_a_moment_only() {
+    local(async {
+        let fixture = start(|settings| settings.stranger_keep_alive = Duration::from_millis(50));
+        let mut known = connect(&fixture, GET).await;
+        read(&mut known, "ok").await;
+        let mut stranger = connect(&fixture, STRANGER).await;
+        read(&mut stranger, "ok").await;
+        assert_eq!(read(&mut stranger, "").await, "", "closed");
+        for request in [STRANGER, GET] {
+            known.write_all(request.as_bytes()).await.unwrap();
+            assert!(read(&mut known, "ok").await.starts_with("HTTP/1.1 200"), "once known, known");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_empty_line_after_a_body_is_no_slow_head() {
+    local(async {
+        let fixture = start(|settings| settings.header_read_timeout = Duration::from_millis(40));
+        let mut stream = connect(&fixture, &format!("{GET}\r\n")).await;
+        read(&mut stream, "ok").await;
+        stream.write_all(b"\r\n").await.unwrap();
+        tokio::time::sleep(Duration::from_millis(120)).await;
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        assert!(read(&mut stream, "ok").await.starts_with("HTTP/1.1 200"));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_answer_before_the_body_is_read_arrives() {
+    local(async {
+        let fixture = start(|_| {});
+        let mut stream =
+            connect(&fixture, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n").await;
+        // Written while the answer and the end of the connection are on their way.
+        let body = vec![b'x'; 2_000_000];
+        stream.write_all(&body).await.expect("it is taken though nobody reads it");
+        let answer = read(&mut stream, "").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{answer}");
+    })
+    .await;
+    local(async {
+        let fixture = start(|settings| settings.linger_timeout = Duration::from_millis(30));
+        let mut stream =
+            connect(&fixture, "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n").await;
+        assert!(read(&mut stream, "ok").await.starts_with("HTTP/1.1 200"));
+        // The connection is let go, and its references with it.
+        while Arc::strong_count(&fixture.metrics) > 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        drop(stream);
     })
     .await;
 }

@@ -82,5 +82,6 @@ pub fn provider(id: i64) -> Provider {
         allowed_clients: Vec::new(),
         blocked_clients: Vec::new(),
         options: None,
+        private: Vec::new(),
     }
 }

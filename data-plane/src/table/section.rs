@@ -5,6 +5,7 @@ use bytes::Bytes;
 use contract::convert::Invalid;
 use contract::ids::ProviderId;
 use contract::pb;
+use contract::private;
 use contract::seal::Sealer;
 use contract::table::{Health, Key, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
 use prost::Message;
@@ -32,8 +33,8 @@ pub struct Opener<'a> {
 }
 
 impl Opener<'_> {
-    fn open(&self, row: Provider) -> Result<Arc<Upstream>, Invalid> {
-        if let Some(same) = self.known.get(&row.id).filter(|known| known.row == row) {
+    fn open(&self, mut row: Provider) -> Result<Arc<Upstream>, Invalid> {
+        if let Some(same) = self.known.get(&row.id).filter(|known| private::is_same(&known.row, &row)) {
             return Ok(Arc::clone(same));
         }
         let refuse = |why: String| Invalid::new("credential", why);
@@ -42,6 +43,7 @@ impl Opener<'_> {
             .open(&row.credential, &credential_aad(row.id))
             .map_err(|error| refuse(error.to_string()))?;
         let clear = String::from_utf8(clear).map_err(|_| refuse("not text".to_owned()))?;
+        private::open(&mut row, self.sealer).map_err(|error| Invalid::new("private", error.to_string()))?;
         Upstream::new(row, Secret::new(clear)).map(Arc::new)
     }
 }

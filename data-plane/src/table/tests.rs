@@ -213,6 +213,32 @@ fn pools_are_sorted_and_scoped_by_owner_and_dialect() {
 }
 
 #[test]
+fn what_may_be_secret_of_a_provider_is_opened_in_memory_only() {
+    let mut row = provider(1);
+    row.custom_headers = [("cf-access".to_owned(), "t0ken".to_owned())].into();
+    let clear = row.clone();
+    contract::private::seal(&mut row, &sealer()).unwrap();
+    let section = RawSection::of("providers", &providers(vec![row.clone()]));
+    assert!(memchr::memmem::find(&section.payload, b"t0ken").is_none());
+    let mut builder = Builder::new(sealer());
+    let table = builder.apply(Change::whole(1, vec![section])).unwrap().snapshot;
+    let up = Arc::clone(table.all_upstreams().next().unwrap());
+    assert_eq!((&up.row.base_url, &up.row.custom_headers), (&clear.base_url, &clear.custom_headers));
+    let kept: Vec<Vec<u8>> = builder.sections().map(|section| section.payload.to_vec()).collect();
+    assert!(kept.iter().all(|payload| memchr::memmem::find(payload, b"t0ken").is_none()));
+    // A neighbour changes: what was opened and compiled is kept.
+    let section = RawSection::of("providers", &providers(vec![row.clone(), provider(2)]));
+    let table = builder.apply(Change::whole(2, vec![section])).unwrap().snapshot;
+    assert!(table.all_upstreams().any(|same| Arc::ptr_eq(same, &up)));
+    // Sealed for another row it does not open, and that row alone is left out.
+    let moved = Provider { private: row.private, base_url: String::new(), ..provider(2) };
+    let section = RawSection::of("providers", &providers(vec![provider(1), moved]));
+    let applied = builder.apply(Change::whole(3, vec![section])).unwrap();
+    assert_eq!(applied.snapshot.all_upstreams().count(), 1);
+    assert!(applied.rejected[0].reason.contains("providers[id 2].private"), "{:?}", applied.rejected);
+}
+
+#[test]
 fn other_kinds_of_rows() {
     let berlin = OwnerConfig {
         bill_redirected: true,
@@ -253,7 +279,7 @@ fn other_kinds_of_rows() {
     let table = applied.snapshot;
     assert_eq!((table.owner(UserId(1)), table.owner(UserId(2)).time_zone), (&berlin, chrono_tz::Tz::UTC));
     assert_eq!(table.price("vendor/m"), Some(&price));
-    assert!(table.words(UserId(1)).expect("words").find("axxb").is_some());
+    assert!(table.words(UserId(1)).expect("words").find(llm::texts::Window::whole("axxb")).is_some());
     assert!(table.words(UserId(2)).is_none());
     assert_eq!(applied.health, [health]);
     assert_eq!(applied.rejected.len(), 1, "{:?}", applied.rejected);

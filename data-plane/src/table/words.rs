@@ -3,7 +3,8 @@
 use super::upstream::{REGEX_SIZE, short};
 use contract::convert::Invalid;
 use contract::table::{MatchType, Word};
-use regex::{Regex, RegexBuilder};
+use llm::texts::{OVERLAP, Window};
+use regex::{Match, Regex, RegexBuilder};
 use std::collections::HashSet;
 
 /// Words joined into one automaton; more go into a second one, so that no single one explodes.
@@ -74,8 +75,10 @@ impl WordSet {
         &self.problems
     }
 
-    /// The first hit in `text`: contains before exact before regex.
-    pub fn find(&self, text: &str) -> Option<Hit> {
+    /// The first hit in a stretch of a text: contains before exact before regex. Words longer than what two stretches
+    /// have in common are found in texts of one stretch only.
+    pub fn find(&self, window: Window<'_>) -> Option<Hit> {
+        let text = window.text;
         let lower = text.to_lowercase();
         let hit = |word: &str, match_type, text: &str, start, end| {
             Some(Hit { word: word.to_owned(), match_type, excerpt: excerpt(text, start, end) })
@@ -84,12 +87,26 @@ impl WordSet {
             return hit(found.as_str(), MatchType::Contains, &lower, found.start(), found.end());
         }
         let whole = lower.trim();
-        if let Some(word) = self.exact.get(whole) {
+        if window.first
+            && window.last
+            && let Some(word) = self.exact.get(whole)
+        {
             return hit(word, MatchType::Exact, whole, 0, whole.len());
         }
-        let found = self.regexes.iter().find_map(|(word, regex)| Some((word, regex.find(text)?)));
+        let found = self.regexes.iter().find_map(|(word, regex)| Some((word, search(regex, window)?)));
         found.and_then(|(word, at)| hit(word, MatchType::Regex, text, at.start(), at.end()))
     }
+}
+
+/// An expression in a stretch. The ends of a stretch are no ends of the text: from the second letter on the expression
+/// sees what stands before, and what touches the end is left to the next stretch if that holds the whole of it.
+fn search<'t>(regex: &Regex, window: Window<'t>) -> Option<Match<'t>> {
+    let text = window.text;
+    let from = if window.first { 0 } else { text.chars().next().map_or(0, char::len_utf8) };
+    let found = regex.find_at(text, from)?;
+    let touches = !window.last && found.end() == text.len();
+    let again = text.len().saturating_sub(OVERLAP) < found.start();
+    (!(touches && again)).then_some(found)
 }
 
 fn problem(id: i64, why: String) -> Invalid {
@@ -106,6 +123,7 @@ fn excerpt(text: &str, start: usize, end: usize) -> String {
 mod tests {
     use super::*;
     use contract::ids::UserId;
+    use llm::texts::Windows;
 
     fn word(match_type: MatchType, word: &str) -> Word {
         Word { id: 1, owner_id: UserId(1), match_type, word: word.to_owned() }
@@ -134,7 +152,7 @@ mod tests {
             ("", None),
         ];
         for (text, want) in cases {
-            let got = set.find(text);
+            let got = set.find(Window::whole(text));
             let got = got.as_ref().map(|hit| (hit.word.as_str(), hit.match_type));
             assert_eq!(got, want, "{text}");
         }
@@ -144,7 +162,44 @@ mod tests {
     fn excerpts_are_short_and_cut_between_characters() {
         let set = WordSet::new(&[word(MatchType::Contains, "boom")]);
         let text = format!("{}boom{}", "ä".repeat(500), "ß".repeat(500));
-        let hit = set.find(&text).expect("hit");
+        let hit = set.find(Window::whole(&text)).expect("hit");
         assert_eq!(hit.excerpt, format!("{}boom{}", "ä".repeat(20), "ß".repeat(20)));
+    }
+
+    #[test]
+    fn the_ends_of_a_stretch_are_no_ends_of_the_text() {
+        let words = [
+            word(MatchType::Regex, "^start"),
+            word(MatchType::Regex, "end$"),
+            word(MatchType::Regex, r"\bwhole\b"),
+            word(MatchType::Exact, "alone"),
+        ];
+        let set = WordSet::new(&words);
+        let found = |text, first, last| set.find(Window { text, first, last }).is_some();
+        assert!(found("start", true, false) && !found("xstart", false, true) && !found("start", false, true));
+        assert!(found("the end", false, true) && !found("the end", false, false));
+        assert!(found("xx whole", true, true) && !found("xx whole", true, false), "`wholesome` may follow");
+        assert!(found("alone", true, true) && !found("alone", true, false) && !found("alone", false, true));
+        // Longer than what the next one repeats.
+        let set = WordSet::new(&[word(MatchType::Regex, "boom.*")]);
+        let text = format!("boom{}", "x".repeat(OVERLAP));
+        assert!(set.find(Window { text: &text, first: true, last: false }).is_some());
+    }
+
+    #[test]
+    fn a_word_across_two_stretches_is_found() {
+        let set = WordSet::new(&[word(MatchType::Contains, "Bad Word"), word(MatchType::Regex, r"\bba+h\b")]);
+        for (text, hits) in [("bad word", 1), ("baaah", 1), ("good word", 0)] {
+            for at in (llm::texts::WINDOW - 12)..(llm::texts::WINDOW + 4) {
+                let text =
+                    format!("{}{text} {}", "ü ".repeat(at)[..at / 3 * 3].to_owned(), "x ".repeat(5_000));
+                let mut windows = Windows::plain(text.as_bytes());
+                let mut found = 0;
+                while let Some(window) = windows.step() {
+                    found += usize::from(set.find(window).is_some());
+                }
+                assert!(found.min(1) == hits, "{at}");
+            }
+        }
     }
 }

@@ -61,6 +61,8 @@ pub struct Metrics {
     pub connections: Gauge,
     /// Connections ended by a fault of the caller: bad head, slow head, reset.
     pub connection_errors: Counter,
+    /// Connections of strangers that were closed at once.
+    pub strangers_refused: Counter,
     /// 1 while limits are counted in this proxy's memory because Redis is away, or there is none.
     pub limits_local: Gauge,
     /// Usage records that wait for the control plane.
@@ -138,6 +140,7 @@ impl Metrics {
             probes: family(names::PROBES, "result", names::PROBE_RESULTS),
             connections: gauge(names::CONNECTIONS),
             connection_errors: plain(names::CONNECTION_ERRORS),
+            strangers_refused: plain(names::STRANGERS_REFUSED),
             limits_local: gauge(names::LIMITS_LOCAL),
             spool_records: gauge(names::SPOOL_RECORDS),
             spool_bytes: gauge(names::SPOOL_BYTES),

@@ -26,6 +26,8 @@ pub enum Body {
     Plain(Plain),
     /// Compressed by the upstream, read uncompressed.
     Packed(Box<Packed>),
+    /// Cut: nothing more of it, and its connection is closed.
+    Cut,
 }
 
 /// A body as it comes.
@@ -90,7 +92,7 @@ impl Body {
     pub fn unpack(self, encoding: &str) -> Option<Self> {
         match self {
             Self::Plain(plain) => Packed::new(plain, encoding).map(|packed| Self::Packed(Box::new(packed))),
-            Self::Packed(_) => None,
+            Self::Packed(_) | Self::Cut => None,
         }
     }
 
@@ -98,6 +100,7 @@ impl Body {
         match self {
             Self::Plain(plain) => change(plain),
             Self::Packed(packed) => change(&mut packed.plain()),
+            Self::Cut => {}
         }
     }
 
@@ -123,6 +126,7 @@ impl Body {
         match self {
             Self::Plain(plain) => plain.last_frame,
             Self::Packed(packed) => packed.plain().last_frame,
+            Self::Cut => Instant::now(),
         }
     }
 
@@ -131,6 +135,7 @@ impl Body {
         match self {
             Self::Plain(plain) => plain.reused,
             Self::Packed(packed) => packed.plain().reused,
+            Self::Cut => false,
         }
     }
 
@@ -139,6 +144,7 @@ impl Body {
         match self {
             Self::Plain(plain) => plain.poll_heard(cx),
             Self::Packed(packed) => packed.poll_heard(cx),
+            Self::Cut => Poll::Ready(None),
         }
     }
 }
@@ -253,6 +259,7 @@ impl http_body::Body for Body {
         match self {
             Self::Plain(plain) => plain.exchange.is_none() && plain.ready.is_none(),
             Self::Packed(packed) => packed.is_end(),
+            Self::Cut => true,
         }
     }
 

@@ -5,7 +5,7 @@ use crate::clock::Instant;
 use crate::tasks;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 struct Resting {
@@ -56,11 +56,14 @@ impl Pool {
         }
         let pool = Rc::downgrade(self);
         let pause = (self.keep_alive / 2).max(Duration::from_millis(10));
-        tasks::spawn_local("upstream-pool", async move {
-            loop {
-                tokio::time::sleep(pause).await;
-                let Some(pool) = pool.upgrade() else { return };
-                pool.sweep();
+        tasks::keep_local("upstream-pool", move || {
+            let pool = Weak::clone(&pool);
+            async move {
+                loop {
+                    tokio::time::sleep(pause).await;
+                    let Some(pool) = pool.upgrade() else { return };
+                    pool.sweep();
+                }
             }
         });
     }

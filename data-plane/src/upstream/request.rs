@@ -3,6 +3,7 @@
 
 use super::failure::{Failure, FailureClass};
 use super::join;
+use super::names::Names;
 use super::outgoing::{Outgoing, Writer};
 use crate::table::Upstream;
 use bytes::Bytes;
@@ -73,7 +74,7 @@ impl Prepared {
             let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
                 return Err("a custom header");
             };
-            if !is_ours(name.as_str()) {
+            if !OURS.has(name.as_str()) {
                 headers.insert(name, value);
             }
         }
@@ -107,63 +108,139 @@ fn passed_on<'a>(
         .collect();
     for (name, value) in from {
         let word = name.as_str();
-        let kept = !is_ours(word)
-            && (preserve_client_ip || !names_client(word))
-            && !named.iter().any(|named| named.eq_ignore_ascii_case(word));
+        let kept =
+            !stays(word, preserve_client_ip) && !named.iter().any(|named| named.eq_ignore_ascii_case(word));
         if kept {
             pass(name, value);
         }
     }
 }
 
-/// Headers of this hop: transport, credentials and what describes a body that was decoded. Neither a caller
-/// nor a custom header sets them upstream.
-fn is_ours(name: &str) -> bool {
-    matches!(
-        name,
-        "host"
-            | "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authenticate"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-            | "content-length"
-            | "content-encoding"
-            | "expect"
-            | "accept-encoding"
-            | "authorization"
-            | "x-api-key"
-            | "x-goog-api-key"
-            | "api-key"
-            | "cookie"
-    )
+/// Headers of this hop: transport, credentials, what describes a body that was decoded; and what would have the
+/// upstream read another method or path than the one that was judged here. Neither a caller nor a custom header sets
+/// them upstream.
+static OURS: Names = Names::new(&[
+    "host",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "content-encoding",
+    "expect",
+    "accept-encoding",
+    "authorization",
+    "x-api-key",
+    "x-goog-api-key",
+    "api-key",
+    "cookie",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+]);
+
+/// Of whose account and from which page the caller speaks: the account upstream is the provider's, and a page's
+/// origin makes upstreams refuse the credential. A provider's custom headers may name an account.
+static ACCOUNT: Names = Names::new(&[
+    "origin",
+    "referer",
+    "openai-organization",
+    "openai-project",
+    "x-goog-user-project",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "access-control-request-private-network",
+]);
+
+/// What balancers, networks and tracers on the way here have added. `traceparent` and `tracestate` pass: they hold
+/// numbers, and a relay may continue the trace. Baggage is whatever a program inside put in.
+static WAY: Names = Names::new(&[
+    "via",
+    "cdn-loop",
+    "baggage",
+    "b3",
+    "uber-trace-id",
+    "sentry-trace",
+    "newrelic",
+    "x-cloud-trace-context",
+    "x-real-host",
+    "x-scheme",
+    "x-arr-log-id",
+    "x-arr-ssl",
+    "x-site-deployment-id",
+    "x-waws-unencoded-url",
+    "front-end-https",
+    "x-nginx-proxy",
+    "x-varnish",
+    "surrogate-capability",
+]);
+
+/// Where the caller's address stands, by which a provider that asks for it knows the caller.
+static ADDRESSES: Names = Names::new(&[
+    "forwarded",
+    "x-forwarded-for",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "x-envoy-external-address",
+    "x-remote-addr",
+    "x-remote-ip",
+    "x-originating-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
+    "x-appengine-user-ip",
+    "x-vercel-forwarded-for",
+    "x-vercel-ip-address",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "cf-pseudo-ipv4",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "cloudfront-viewer-address",
+    "client-ip",
+    "remote-addr",
+]);
+
+/// Beginnings of names that networks and browsers own.
+fn is_of_network(name: &str) -> bool {
+    const X: &[&str] = &[
+        "forwarded-",
+        "envoy-",
+        "amzn-",
+        "amz-cf-",
+        "b3-",
+        "datadog-",
+        "original-",
+        "azure-",
+        "appengine-",
+        "akamai-",
+        "vercel-",
+        "fastly-",
+        "nf-",
+    ];
+    const OTHERS: &[&str] = &["cf-", "sec-", "fastly-", "fly-", "cloudfront-", "akamai-"];
+    match name.strip_prefix("x-") {
+        Some(rest) => X.iter().any(|family| rest.starts_with(family)),
+        None => OTHERS.iter().any(|family| name.starts_with(family)),
+    }
 }
 
-/// Headers that tell who the caller is or which way it came.
-fn names_client(name: &str) -> bool {
-    name.starts_with("x-forwarded-")
-        || name.starts_with("cf-")
-        || matches!(
-            name,
-            "forwarded"
-                | "via"
-                | "x-real-ip"
-                | "x-client-ip"
-                | "x-cluster-client-ip"
-                | "x-original-forwarded-for"
-                | "x-envoy-external-address"
-                | "x-envoy-original-path"
-                | "x-original-host"
-                | "x-remote-addr"
-                | "true-client-ip"
-                | "fastly-client-ip"
-                | "client-ip"
-                | "remote-addr"
-        )
+/// Whether a caller's header stays here.
+fn stays(name: &str, preserve_client_ip: bool) -> bool {
+    OURS.has(name)
+        || ACCOUNT.has(name)
+        || WAY.has(name)
+        || (ADDRESSES.has(name) && !preserve_client_ip)
+        || (is_of_network(name) && !(preserve_client_ip && ADDRESSES.has(name)))
 }
 
 fn authorize(up: &Upstream, headers: &mut HeaderMap) -> Result<(), header::InvalidHeaderValue> {

@@ -298,6 +298,7 @@ impl TryFrom<pb::Provider> for Provider {
             allowed_clients: wire.allowed_clients,
             blocked_clients: wire.blocked_clients,
             options: options(wire.options)?,
+            private: wire.private.to_vec(),
         })
     }
 }
@@ -342,6 +343,7 @@ impl From<&Provider> for pb::Provider {
             allowed_clients: row.allowed_clients.clone(),
             blocked_clients: row.blocked_clients.clone(),
             options: row.options.as_deref().map(Into::into),
+            private: row.private.clone().into(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod limits;
 mod load;
 mod money;
 mod options;
+mod passing;
 mod push;
 mod refused;
 mod scene;

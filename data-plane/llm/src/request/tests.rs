@@ -181,3 +181,26 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_model_that_a_body_names_is_found() {
+    let cases: &[(&str, &[&str])] = &[
+        (r#"{"model":"a"}"#, &[]),
+        (r#"{"model":"a","models":["b","c"]}"#, &["b", "c"]),
+        (r#"{"model":"a","Models":["b"],"mode\u006cs":"c"}"#, &["b", "c"]),
+        ("{\"model\":\"a\",\"model\u{17f}\":[\"b\"]}", &["b"]),
+        (r#"{"model":"a","fallbacks":["b",{"model":"c"},{"a":["d"]}]}"#, &["b", "c", "d"]),
+        (r#"{"model":"a","fallbac\u212as":["b"]}"#, &["b"]),
+        (
+            r#"{"model":"a","context_window_fallbacks":[{"a":["b"]}],"content_policy_fallbacks":[{"a":["c"]}]}"#,
+            &["b", "c"],
+        ),
+        (r#"{"model":"a","models":null}"#, &[]),
+    ];
+    for (body, expected) in cases {
+        let ask = parse(body.as_bytes()).unwrap();
+        assert_eq!(ask.other_models(body.as_bytes()).unwrap(), *expected, "{body}");
+    }
+    let many = format!(r#"{{"models":["{}"]}}"#, ["m"; 65].join("\",\""));
+    assert!(parse(many.as_bytes()).unwrap().other_models(many.as_bytes()).is_err());
+}

@@ -1,6 +1,7 @@
 //! Why an attempt gave no answer. Whose fault that is, and what to do next, says the table in `health::fault`.
 
 use super::super::head::header;
+use super::super::scrub::{self, Known};
 use super::exchange::{Answer, Exchange};
 use crate::clock::system_time;
 use crate::health::Verdict;
@@ -8,11 +9,14 @@ use crate::health::fault::{Broken, Case, Judgement, Place, Then, Whose, judge, j
 use crate::table::Upstream;
 use crate::upstream::{self, Failure, FailureClass, Stage};
 use bytes::Bytes;
-use contract::usage::AttemptResult;
-use http::HeaderMap;
+use contract::usage::{AttemptResult, Dialect};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::response::Parts;
+use http_body::Body as _;
 use http_body_util::BodyExt;
+use llm::error_body::{ErrorBody, ErrorKind};
 use llm::usage::{FakeSuccess, StreamError, fake_success};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 use tokio::time::timeout;
@@ -80,7 +84,15 @@ impl Fault {
         self.judged.whose == Whose::Caller && self.judged.then == Then::Return
     }
 
-    /// Short, and without the provider's credential, which an upstream may quote.
+    /// This proxy has no memory for the body as the provider must get it.
+    pub fn crowded(exchange: &Exchange<'_>) -> Self {
+        let mut fault =
+            Self::broken(exchange, None, "this proxy has no room for another copy of the request");
+        fault.judged = Judgement { verdict: Verdict::Neutral, then: Then::Next, ..fault.judged };
+        Self { result: AttemptResult::SystemError, ..fault }
+    }
+
+    /// Short, and without what looks like a credential, which an upstream may quote.
     pub fn without(self, up: &Upstream) -> Self {
         Self { detail: brief(&self.detail, up), ..self }
     }
@@ -129,15 +141,16 @@ fn broken(class: FailureClass) -> Broken {
     }
 }
 
-/// An answer whose status refuses: the caller's own fault goes to the caller in the upstream's words, without the
-/// provider's credential, which some upstreams quote; everything else is a fault.
+/// An answer whose status refuses: the caller's own fault goes to the caller in the upstream's words, byte
+/// for byte where nothing in them is for admins only; everything else is a fault. What cannot be read as a whole is told
+/// in our words.
 pub async fn refused(
     exchange: &Exchange<'_>,
     up: &Upstream,
     (mut head, mut body): (Parts, upstream::Body),
     patience: Duration,
 ) -> Result<Answer, Fault> {
-    let text = beginning(&mut body, MAX_REFUSAL_BYTES, patience).await;
+    let (text, whole) = beginning(&mut body, MAX_REFUSAL_BYTES, patience).await;
     let error = match fake_success(None, &text) {
         Some(FakeSuccess::Error(error)) => Some(error),
         _ => None,
@@ -153,33 +166,54 @@ pub async fn refused(
     if !fault.is_callers() {
         return Err(fault.without(up));
     }
-    let secret = up.secret.expose();
-    let quoted = !secret.is_empty() && memchr::memmem::find(&text, secret.as_bytes()).is_some();
-    let text = if quoted {
-        head.headers.remove(http::header::CONTENT_LENGTH);
-        spoken.replace(secret, "***").into()
+    let known = Known::of(up);
+    let changed = if whole && !head.headers.contains_key(CONTENT_ENCODING) {
+        match scrub::for_callers(&spoken, &known) {
+            Cow::Owned(changed) => Some(changed.into()),
+            Cow::Borrowed(_) => None,
+        }
     } else {
-        Bytes::from(text)
+        Some(in_our_words(&mut head, exchange.route.dialect, &text, &known))
     };
+    if changed.is_some() {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    // Of one that was not read to its end nothing more is relayed.
+    let body = if whole { body } else { upstream::Body::Cut };
+    let text = changed.unwrap_or_else(|| Bytes::from(text));
     let held = if text.is_empty() { VecDeque::new() } else { VecDeque::from([text]) };
     let result = AttemptResult::ClientError;
     Ok(Answer { head, held, share: None, body, events: false, usage_asked: false, result })
 }
 
-/// The first bytes of an error answer. One that dawdles is not worth waiting for; what came is enough.
-async fn beginning(body: &mut upstream::Body, most: usize, patience: Duration) -> Vec<u8> {
+/// A refusal that is compressed, too long, or does not come to its end.
+fn in_our_words(head: &mut Parts, dialect: Dialect, text: &[u8], known: &Known) -> Bytes {
+    let status = head.status.as_u16();
+    let message = llm::error_body::message_of(text).unwrap_or_default();
+    let message = scrub::for_callers(&message, known);
+    let message = if message.is_empty() { "the upstream refused the request" } else { &message };
+    head.headers.remove(CONTENT_ENCODING);
+    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let error = ErrorBody::new(status, ErrorKind::of_status(status), message);
+    llm::error_body::render(dialect, &error)
+}
+
+/// The first bytes of an error answer, and whether they are all of it. One that dawdles is not worth waiting for; what
+/// came is enough.
+async fn beginning(body: &mut upstream::Body, most: usize, patience: Duration) -> (Vec<u8>, bool) {
     let mut text = Vec::new();
     let read = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let Ok(data) = frame.into_data() else { continue };
-            text.extend_from_slice(&data);
-            if text.len() >= most {
-                break;
+        while text.len() < most {
+            match body.frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => text.extend_from_slice(&frame.into_data().unwrap_or_default()),
             }
         }
+        body.is_end_stream()
     };
-    let _ = timeout(patience, read).await;
-    text
+    let whole = timeout(patience, read).await.unwrap_or(false);
+    (text, whole)
 }
 
 /// How long an upstream asks to be left alone, by the most exact of its headers.
@@ -216,11 +250,9 @@ fn seconds(value: &str, unit: f64) -> Option<Duration> {
     (value >= 0.0).then(|| Duration::from_secs_f64((value * unit).min(MAX_RETRY_AFTER.as_secs_f64())))
 }
 
-/// The start of a text, without the provider's credential.
+/// The start of a text, without what looks like a credential.
 fn brief(text: &str, up: &Upstream) -> String {
-    let secret = up.secret.expose();
-    let hidden = if secret.is_empty() { text.to_owned() } else { text.replace(secret, "***") };
-    hidden.chars().take(MAX_DETAIL_CHARS).collect()
+    scrub::for_admins(text, &Known::of(up)).chars().take(MAX_DETAIL_CHARS).collect()
 }
 
 #[cfg(test)]

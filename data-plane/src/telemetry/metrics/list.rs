@@ -56,6 +56,7 @@ metrics! {
     PROBES Counter "health_probes_total" ["result"] "Requests of the gateway's own, to see whether a provider accepts its credential.";
     CONNECTIONS Gauge "connections" [] "Callers' open connections.";
     CONNECTION_ERRORS Counter "connection_errors_total" [] "Callers' connections ended by a fault: bad or slow head, reset.";
+    STRANGERS_REFUSED Counter "strangers_refused_total" [] "Connections closed because their address had too many without a known key.";
     LIMITS_LOCAL Gauge "limits_local" [] "1 while limits are counted by this proxy alone.";
     LIMITER_FALLBACKS Counter "limiter_fallbacks_total" [] "Reservations counted in memory because Redis did not answer.";
     SETTLEMENTS_LOST Counter "settlements_lost_total" [] "Settlements dropped because their queue was full.";

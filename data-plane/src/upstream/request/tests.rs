@@ -120,12 +120,73 @@ fn only_what_the_upstream_may_see_is_passed_on() {
     assert_eq!(request.uri(), "/api/v1/messages?beta=true");
 }
 
+/// Headers of a caller behind balancers, and whether they pass (as they are, where the provider asks for addresses).
+const ON_THE_WAY: &[(&str, bool, bool)] = &[
+    ("origin", false, false),
+    ("referer", false, false),
+    ("openai-organization", false, false),
+    ("openai-project", false, false),
+    ("x-goog-user-project", false, false),
+    ("access-control-request-method", false, false),
+    ("sec-fetch-mode", false, false),
+    ("sec-ch-ua", false, false),
+    ("forwarded", false, true),
+    ("x-forwarded-for", false, true),
+    ("x-forwarded-host", false, false),
+    ("x-forwarded-proto", false, false),
+    ("x-real-ip", false, true),
+    ("via", false, false),
+    ("true-client-ip", false, true),
+    ("cf-connecting-ip", false, true),
+    ("cf-ray", false, false),
+    ("cf-ipcountry", false, false),
+    ("cdn-loop", false, false),
+    ("fastly-client-ip", false, true),
+    ("fastly-ssl", false, false),
+    ("x-envoy-external-address", false, true),
+    ("x-envoy-attempt-count", false, false),
+    ("x-amzn-trace-id", false, false),
+    ("x-original-url", false, false),
+    ("x-http-method-override", false, false),
+    ("baggage", false, false),
+    ("x-b3-traceid", false, false),
+    ("x-datadog-trace-id", false, false),
+    ("traceparent", true, true),
+    ("tracestate", true, true),
+    ("x-request-id", true, true),
+    ("x-client-request-id", true, true),
+    ("x-app", true, true),
+    ("x-stainless-lang", true, true),
+    ("x-codex-turn-state", true, true),
+    ("originator", true, true),
+    ("session-id", true, true),
+    ("anthropic-dangerous-direct-browser-access", true, true),
+    ("openai-beta", true, true),
+];
+
 #[test]
-fn the_callers_address_passes_where_wanted() {
-    let row = Provider { preserve_client_ip: true, ..provider(1) };
-    let request = sent(row, &[("x-forwarded-for", "10.1.2.3"), ("x-real-ip", "10.1.2.3")]);
-    assert_eq!(request.headers()["x-forwarded-for"], "10.1.2.3");
-    assert_eq!(request.headers()["x-real-ip"], "10.1.2.3");
+fn an_account_a_page_or_a_way_of_the_caller_stays_here() {
+    for preserve_client_ip in [false, true] {
+        let row = Provider { preserve_client_ip, ..provider(1) };
+        let headers: Vec<_> = ON_THE_WAY.iter().map(|(name, ..)| (*name, "v")).collect();
+        let sent = sent(row, &headers);
+        for (name, plain, asked) in ON_THE_WAY {
+            let expected = if preserve_client_ip { asked } else { plain };
+            assert_eq!(sent.headers().contains_key(*name), *expected, "{name}, {preserve_client_ip}");
+        }
+    }
+}
+
+#[test]
+fn a_provider_may_name_its_own_account() {
+    let custom =
+        [("OpenAI-Organization", "org-1"), ("Origin", "https://own.example"), ("x-original-url", "/x")];
+    let custom = custom.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let row = Provider { custom_headers: custom, ..provider(1) };
+    let request = sent(row, &[("openai-organization", "org-2"), ("origin", "https://evil.example")]);
+    assert_eq!(request.headers()["openai-organization"], "org-1");
+    assert_eq!(request.headers()["origin"], "https://own.example");
+    assert!(!request.headers().contains_key("x-original-url"));
 }
 
 #[test]

@@ -115,7 +115,7 @@ async fn every_kind_of_proxy_leads_to_the_upstream() {
         (Manner::Socks5, "nowhere.invalid:8080", "nowhere.invalid:8080"),
         (Manner::Socks4, "127.0.0.1:8080", "127.0.0.1:8080"),
     ] {
-        local(async move {
+        local(Box::pin(async move {
             let (up, connections) = play(|_, stream| answer_all(stream, OK)).await;
             let (url, asked) = proxy(manner, address(&up)).await;
             let up = behind(&url, &format!("http://{host}"), false);
@@ -126,7 +126,7 @@ async fn every_kind_of_proxy_leads_to_the_upstream() {
                 assert_eq!(text(response).await, "ok");
             }
             assert_eq!((connections.get(), &asked.borrow()[..]), (1, &[asked_for.to_owned()][..]));
-        })
+        }))
         .await;
     }
 }
