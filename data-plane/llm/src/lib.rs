@@ -14,4 +14,7 @@ pub mod sse;
 pub mod texts;
 pub mod usage;
 
+#[cfg(test)]
+mod fuzz;
+
 pub use dialect::{EndpointKind, Route, route};

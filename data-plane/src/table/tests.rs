@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+mod fuzz;
+
 fn keys(ids: impl IntoIterator<Item = i64>) -> Rows {
     Rows { keys: ids.into_iter().map(key).collect(), ..Rows::default() }
 }

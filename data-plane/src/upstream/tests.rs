@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
+mod fuzz;
 mod through;
 
 const PATIENCE: Duration = Duration::from_secs(5);

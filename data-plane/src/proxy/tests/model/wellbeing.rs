@@ -1,0 +1,79 @@
+//! What the health of a provider ought to be: the rules as a person would tell them, written without a look at
+//! `health/machine.rs`.
+//!
+//! So many failures in a row send it to rest for the breaker's time; then one request tries it, and so many successes
+//! bring it back, one failure sends it to rest again. A 429 sends it to rest for as long as it asks, and says nothing
+//! else. What a caller does wrong says nothing.
+
+use super::steps::{Fault, House};
+
+/// How long failures send a provider to rest, in ms.
+pub const REST_MS: i64 = 1_800_000;
+
+/// One provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wellbeing {
+    /// In a row.
+    pub failures: u32,
+    rest: Option<Rest>,
+    /// Successes so far of the trial that it is on, or will be on when it wakes.
+    trial: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    until_ms: i64,
+    /// Sent there by a 429.
+    limited: bool,
+}
+
+impl Wellbeing {
+    pub fn is_awake(&self, now_ms: i64) -> bool {
+        self.wakes_ms().is_none_or(|until| until <= now_ms)
+    }
+
+    /// When it wakes, or woke without having been asked since.
+    pub fn wakes_ms(&self) -> Option<i64> {
+        self.rest.map(|rest| rest.until_ms)
+    }
+
+    /// Whether it serves like any other, and has nothing behind it.
+    pub fn is_well(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// It was asked, and this came of it at `now_ms`. `resting`: it was asked in its sleep, as the last resort.
+    pub fn learns(&mut self, fault: Fault, resting: bool, house: House, now_ms: i64) {
+        if !resting {
+            self.rest = None;
+        }
+        match fault {
+            Fault::None => self.succeeded(house),
+            Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::CutLate => {
+                self.failures += 1;
+                let opens = self.trial.is_some() || self.failures >= house.threshold;
+                // Failing in its sleep does not make it sleep longer.
+                if opens && !resting {
+                    self.rest = Some(Rest { until_ms: now_ms + REST_MS, limited: false });
+                    self.trial = Some(0);
+                }
+            }
+            Fault::Limited(seconds) => {
+                let until_ms = now_ms + seconds * 1000;
+                let rest = self.rest.get_or_insert(Rest { until_ms, limited: true });
+                rest.until_ms = rest.until_ms.max(until_ms);
+            }
+            Fault::Refused | Fault::Silent => {}
+        }
+    }
+
+    fn succeeded(&mut self, house: House) {
+        // An answer in its sleep is no reason to disbelieve the 429 that sent it there.
+        if self.rest.is_some_and(|rest| rest.limited) {
+            return;
+        }
+        self.failures = 0;
+        self.rest = None;
+        self.trial = self.trial.map(|successes| successes + 1).filter(|successes| *successes < house.trials);
+    }
+}
