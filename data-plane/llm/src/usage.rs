@@ -101,13 +101,15 @@ pub struct UsageScanner {
     input: Input,
     seen: Seen,
     any_bytes: bool,
+    /// An event was passed over: what it said, the end of the answer perhaps, is not known.
+    blind: bool,
 }
 
 impl UsageScanner {
     /// For an answer in the upstream's dialect; `streamed` if it comes as server-sent events.
     pub fn new(dialect: Dialect, streamed: bool) -> Self {
         let input = if streamed { Input::Stream(Parser::default()) } else { Input::Json(picker(dialect)) };
-        Self { dialect, input, seen: Seen::default(), any_bytes: false }
+        Self { dialect, input, seen: Seen::default(), any_bytes: false, blind: false }
     }
 
     /// Feeds the next piece.
@@ -116,7 +118,9 @@ impl UsageScanner {
         let (dialect, seen) = (self.dialect, &mut self.seen);
         match &mut self.input {
             // An event beyond the limit is an image or the like, not usage: passing over it is right.
-            Input::Stream(parser) => drop(parser.feed(piece, |event| event_of(dialect, seen, event))),
+            Input::Stream(parser) => {
+                self.blind |= parser.feed(piece, |event| event_of(dialect, seen, event)).is_err();
+            }
             Input::Json(picker) => picker.feed(piece),
         }
     }
@@ -156,10 +160,10 @@ impl UsageScanner {
     }
 
     /// Whether the end marker of the protocol has come. Of an answer that is no JSON object only the
-    /// transport knows the end: it counts as ended.
+    /// transport knows the end: it counts as ended. So does a stream of which an event was passed over.
     pub fn ended(&self) -> bool {
         match &self.input {
-            Input::Stream(_) => self.seen.ended,
+            Input::Stream(_) => self.seen.ended || self.blind,
             Input::Json(picker) => picker.done() || picker.broken(),
         }
     }
@@ -190,6 +194,7 @@ impl UsageScanner {
     pub fn pass_over(&mut self) {
         if let Input::Stream(parser) = &mut self.input {
             parser.pass_over();
+            self.blind = true;
         }
     }
 

@@ -81,7 +81,8 @@ impl Proxy {
         if !head.status.is_success() {
             meter.is_with_upstream().set(false);
         }
-        if exchange.route.kind.is_metered() && head.headers.contains_key(CONTENT_ENCODING) {
+        let read = exchange.route.kind.is_metered() || !head.status.is_success();
+        if read && head.headers.contains_key(CONTENT_ENCODING) {
             body = unpacked(exchange, &mut head, body)?;
         }
         let waits = exchange.is_streamed() && head.status.is_success();

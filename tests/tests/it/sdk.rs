@@ -17,7 +17,7 @@ async fn official_clients_are_satisfied_and_raise_their_own_errors() -> Result<(
             "`{python}` lacks the packages anthropic and openai: run `make test`, or set SWITCHYARD_PYTHON"
         );
     }
-    let scene = Scene::open(Fleet::plan()).await?;
+    let scene = Scene::open(Fleet::plan().proxy_env("SSE_KEEPALIVE", "500ms")).await?;
     let providers = scene.fleet.admin.action("providers/getProviders", json!({})).await?;
     for provider in providers.as_array().context("providers")? {
         // The script makes upstreams fail on purpose; nobody shall fall asleep over it.

@@ -161,6 +161,36 @@ def openai_errors():
             raised(openai.APIError, lambda: list(call(stream=True, extra_headers={"x-demo": directive})))
 
 
+def a_silent_upstream():
+    """Silent for longer than SSE_KEEPALIVE, then an answer or an error: the head and keep-alives are out by then."""
+    def message(directive):
+        client, headers = claude(), {"x-demo": directive}
+        with client.messages.stream(model=CLAUDE, max_tokens=64, messages=QUESTION, extra_headers=headers) as stream:
+            return stream.get_final_message().content[0].text
+
+    def chat(directive):
+        client, headers = gpt(), {"x-demo": directive}
+        with client.chat.completions.stream(model=GPT, messages=QUESTION, extra_headers=headers) as stream:
+            return stream.get_final_completion().choices[0].message.content
+
+    def response(directive):
+        with gpt().responses.stream(model=GPT, input="hello", extra_headers={"x-demo": directive}) as stream:
+            return stream.get_final_response().output_text
+
+    for call, base, busy in [
+        (message, anthropic.APIStatusError, "overloaded_error"),
+        (chat, openai.APIError, "service_unavailable_error"),
+        (response, openai.APIError, "service_unavailable_error"),
+    ]:
+        for silent in ["delay=2500", "delay_body=2500"]:
+            assert call(silent).startswith("Hello"), (call, silent)
+        for status, kind in [(400, "invalid_request_error"), (429, busy), (503, busy)]:
+            error = raised(base, lambda: call(f"status={status},delay=2500"))
+            # No exception of a status: that is 200.
+            body = error.body.get("error", error.body)
+            assert body["type"] == kind and body["message"], (call, status, error.body)
+
+
 def embeddings_and_models():
     both = gpt().embeddings.create(model="text-embedding-3-small", input=["a", "b"])
     assert len(both.data) == 2 and both.data[1].embedding == [0.25, 0.5, 0.75, 1.0], both
@@ -179,6 +209,7 @@ def main():
         chat_plain_streaming_and_tools,
         responses_plain_streaming_and_tools,
         openai_errors,
+        a_silent_upstream,
         embeddings_and_models,
     ]
     for check in checks:

@@ -202,7 +202,7 @@ fn what_was_not_sent_or_was_refused_costs_nothing() {
         // It said no, and dawdles over the reason.
         let walk = Walk::new().providers([1], |_, row| row.max_attempts = Some(1)).start().await;
         walk.host(1).always(Reply::pieces(500, "application/json").piece("{").silence());
-        nothing(&left(&walk, turn("a").patience(Duration::from_secs(1))).await);
+        nothing(&left(&walk, turn("a").patience(Duration::from_millis(100))).await);
         // The owner of the proxy wants it so.
         let walk = Walk::new().setting("BILL_ABORTED", "free").providers([1], |_, _| {}).start().await;
         walk.host(1).always(Reply::never());
