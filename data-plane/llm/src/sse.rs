@@ -123,6 +123,11 @@ impl Parser {
         self.line = if self.line.is_empty() { Vec::new() } else { vec![b':'] };
     }
 
+    /// Whether an event has begun and not ended.
+    pub fn is_within_event(&self) -> bool {
+        !self.line.is_empty() || !self.data.is_empty() || self.name.is_some()
+    }
+
     /// Bytes held for the unfinished event.
     pub fn held(&self) -> usize {
         self.line.len() + self.data.len()

@@ -182,6 +182,11 @@ impl UsageScanner {
         self.seen.service_tier.as_deref()
     }
 
+    /// Whether an event has begun and not ended.
+    pub fn is_within_event(&self) -> bool {
+        matches!(&self.input, Input::Stream(parser) if parser.is_within_event())
+    }
+
     /// Bytes held for an unfinished event.
     pub fn held(&self) -> usize {
         match &self.input {

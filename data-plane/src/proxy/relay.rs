@@ -163,17 +163,17 @@ impl Stream {
     }
 
     /// Whether the newest piece of a stream needs a look, and what is known of it; nearly none does.
-    fn wants_sifting(&mut self) -> Option<(bool, usize)> {
+    fn wants_sifting(&mut self) -> Option<(bool, bool)> {
         self.events?;
         let scanner = self.meter.scanner()?;
-        let (failed, unfinished) = (scanner.error().is_some(), scanner.held());
-        self.sift.wants(failed, unfinished).then_some((failed, unfinished))
+        let (failed, within) = (scanner.error().is_some(), scanner.is_within_event());
+        self.sift.wants(failed, within).then_some((failed, within))
     }
 
     #[cold]
-    fn sifted(&mut self, data: Bytes, (failed, unfinished): (bool, usize)) {
+    fn sifted(&mut self, data: Bytes, (failed, within): (bool, bool)) {
         let meter = &self.meter;
-        let data = self.sift.feed(data, failed, unfinished, || meter.known());
+        let data = self.sift.feed(data, failed, within, || meter.known());
         if !data.is_empty() {
             self.take_in(data);
         }

@@ -9,28 +9,27 @@ use std::borrow::Cow;
 /// A longer event is no error that anybody reads.
 const LONGEST: usize = 64 * 1024;
 
+/// An event says by then what it is.
+const BEGINNING: usize = 256;
+
 /// What is held of an event that is not whole.
 #[derive(Debug, Default)]
 pub struct Sift {
     held: Vec<u8>,
+    /// The event that is not whole is no error: the rest of it passes.
+    is_plain: bool,
 }
 
 impl Sift {
-    /// Whether a piece must be looked at: nearly none must. `failed`: the stream carried an error up to here;
-    /// `unfinished`: bytes of an event that goes on in the next piece.
-    pub fn wants(&self, failed: bool, unfinished: usize) -> bool {
-        failed || unfinished > 0 || !self.held.is_empty()
+    /// Whether a piece must be looked at: nearly none must. `failed`: the stream carried an error up to here; `within`:
+    /// it ends within an event.
+    pub fn wants(&self, failed: bool, within: bool) -> bool {
+        failed || within || self.is_plain || !self.held.is_empty()
     }
 
     /// What of a piece goes out now.
     #[cold]
-    pub fn feed(
-        &mut self,
-        piece: Bytes,
-        failed: bool,
-        unfinished: usize,
-        known: impl FnOnce() -> Known,
-    ) -> Bytes {
+    pub fn feed(&mut self, piece: Bytes, failed: bool, within: bool, known: impl FnOnce() -> Known) -> Bytes {
         let whole = if self.held.is_empty() {
             piece
         } else {
@@ -38,14 +37,17 @@ impl Sift {
             whole.extend_from_slice(&piece);
             Bytes::from(whole)
         };
-        let start = if unfinished > 0 { last_event(&whole) } else { whole.len() };
+        let start = if within { last_event(&whole) } else { whole.len() };
+        // The event that is not whole now began in this piece, or was looked at before.
+        self.is_plain &= within && start == 0;
         let tail = &whole[start..];
-        let waits = tail.len() <= LONGEST
-            && [&b"error"[..], b"failed"].iter().any(|word| memmem::find(tail, word).is_some());
+        let named = || [&b"error"[..], b"failed"].iter().any(|word| memmem::find(tail, word).is_some());
+        let waits = within && !self.is_plain && tail.len() <= LONGEST && (tail.len() < BEGINNING || named());
         let whole = if waits {
             self.held.extend_from_slice(tail);
             whole.slice(..start)
         } else {
+            self.is_plain = within;
             whole
         };
         if failed { without(whole, known) } else { whole }
@@ -124,10 +126,10 @@ mod tests {
         let mut all = Vec::new();
         for piece in pieces {
             scanner.feed(piece);
-            let (failed, unfinished) = (scanner.error().is_some(), scanner.held());
+            let (failed, within) = (scanner.error().is_some(), scanner.is_within_event());
             let piece = Bytes::copy_from_slice(piece);
-            let piece = if sift.wants(failed, unfinished) {
-                sift.feed(piece, failed, unfinished, Known::default)
+            let piece = if sift.wants(failed, within) {
+                sift.feed(piece, failed, within, Known::default)
             } else {
                 piece
             };

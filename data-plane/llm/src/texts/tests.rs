@@ -119,7 +119,7 @@ fn no_spelling_hides_a_text() {
         (r#"{"messages":[{"Role":"user","content":"a","role":"assistant"}]}"#, &["a", "user"]),
         (r#"{"messages":[{"r\u006fle":"user","content":"a","role":"assistant"}]}"#, &["a"]),
         (r#"{"messages":[{"role":"Assistant","content":"a"}]}"#, &["a"]),
-        (r#"{"messages":[{"role":["assistant"],"content":"a"}]}"#, &["a"]),
+        (r#"{"messages":[{"role":["assistant"],"content":"a"}]}"#, &["a", "assistant"]),
         (r#"{"messages":[[{"role":"user","content":"a"}]]}"#, &["a"]),
         (r#"{"messages":"a"}"#, &["a"]),
         (r#"{"m\u0065ssages":[{"role":"user","content":"\u0042AD \ud83d\ude00\n"}]}"#, &["BAD 😀\n"]),

@@ -46,7 +46,9 @@ fn a_caller_hears_something_every_ten_seconds() {
             let content = || answers::content(dialect, "hi");
             // The filter of the usage that we ask for holds a half frame itself: its caller is between two.
             let in_half = if dialect == Dialect::OpenAi { vec![10, 20, 30] } else { vec![] };
-            let half = || Reply::events().all(opening()).all(content()).piece("event: x\nda");
+            // Long enough to be known as no error; a shorter one would be held, too.
+            let begun = format!(": {}\nevent: x\nda", "x".repeat(300));
+            let half = || Reply::events().all(opening()).all(content()).piece(begun.clone());
             let cases = [
                 (
                     "before the head",
