@@ -16,7 +16,7 @@ pub(crate) use parts::Common;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -119,6 +119,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     let draining = Arc::new(AtomicBool::new(false));
     let stop = Stop { vital: tasks.vital().clone(), ..Stop::default() };
     let workers = worker::start(listeners, &common, &stop)?;
+    let reported: Arc<AtomicI64> = Arc::default();
     let watch = Watch {
         config: Arc::clone(&config),
         tasks: tasks.clone(),
@@ -126,6 +127,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         table: Arc::clone(&common.proxy.table),
         health: common.proxy.health.clone(),
         live: common.proxy.live.clone(),
+        reported: Arc::clone(&reported),
         metrics: Arc::clone(&metrics),
         address: address.to_string(),
         timing: control::Timing::default(),
@@ -143,7 +145,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     };
     ops.start(ops_listener, &tasks);
     let spool = common.proxy.spool.clone();
-    upkeep(&tasks, page, spool.clone(), Arc::clone(&metrics));
+    upkeep(&tasks, page, spool.clone(), (Arc::clone(&metrics), reported));
     let syncing = parts::sync(spool.clone(), config.spool_fsync_interval, tasks.clone());
     let stopping = tasks.stopping().clone();
     tasks.spawn_vital("spool-sync", async move {
@@ -163,13 +165,14 @@ fn ops_listener(address: SocketAddr) -> Result<(SocketAddr, TcpListener), Error>
     Ok((listener.local_addr().map_err(wrong)?, listener))
 }
 
-fn upkeep(tasks: &Tasks, page: Page, spool: spool::Spool, metrics: Arc<Metrics>) {
+fn upkeep(tasks: &Tasks, page: Page, spool: spool::Spool, told: (Arc<Metrics>, Arc<AtomicI64>)) {
+    let (metrics, reported) = told;
     let stop = tasks.stopping().clone();
     tasks.spawn("upkeep", async move {
         let every = async {
             loop {
                 page.upkeep();
-                parts::measure(&spool, &metrics);
+                parts::measure(&spool, &metrics, &reported);
                 tokio::time::sleep(UPKEEP).await;
             }
         };

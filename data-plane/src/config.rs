@@ -123,7 +123,10 @@ settings! {
     "SETTLE_BACKLOG" settle_backlog: usize = "65536";
     /// Longest wait for the control plane's sums when a money counter is seen for the first time.
     "LEDGER_TIMEOUT" ledger_timeout: Duration = "500ms";
-    /// How long the reservation of a proxy that died holds; above the longest answer promised.
+    /// How often money counters in use are compared with the ledger. What settlements lost is found after this at the
+    /// latest; each comparison is a query of a sum.
+    "COMPARE_EVERY" compare_every: Duration = "15m";
+    /// How long the reservation of a proxy that died holds. Those of requests in flight are renewed.
     "RESERVATION_TTL" reservation_ttl: Duration = "15m";
 
     /// Bound of the spool; at it, traffic with a money limit is refused rather than records lost.
@@ -279,6 +282,7 @@ impl Config {
             ("REDIS_TIMEOUT", self.redis_timeout),
             ("LEDGER_TIMEOUT", self.ledger_timeout),
             ("RESERVATION_TTL", self.reservation_ttl),
+            ("COMPARE_EVERY", self.compare_every),
             ("SPOOL_FSYNC_INTERVAL", self.spool_fsync_interval),
             ("BODY_READ_TIMEOUT", self.body_read_timeout),
             ("BODY_TOTAL_TIMEOUT", self.body_total_timeout),

@@ -7,11 +7,14 @@
 mod apart;
 mod back;
 mod breaker;
+mod compare;
 mod hold;
 mod lease;
 mod limiter;
 mod memory;
 mod naming;
+mod notes;
+mod options;
 mod recall;
 mod redis;
 mod seeding;
@@ -20,6 +23,7 @@ mod settler;
 mod tests;
 
 pub use limiter::{Limiter, OpenError, Shared};
+pub use options::Options;
 pub use settler::Settler;
 
 use crate::limit::{Counter, Counters};
@@ -42,49 +46,10 @@ pub const STORE_ERRORS: &str = "switchyard_proxy_store_errors_total";
 pub const COUNTERS_SEEDED: &str = "switchyard_proxy_counters_seeded_total";
 /// Counter: settlements dropped because their queue or the backlog was full.
 pub const SETTLEMENTS_LOST: &str = "switchyard_proxy_settlements_lost_total";
+/// Counter by `change` (raised, lowered): counters in Redis that did not fit the ledger.
+pub const COUNTERS_CORRECTED: &str = "switchyard_proxy_counters_corrected_total";
 /// Gauge: settlements that wait for Redis to come back.
 pub const SETTLEMENTS_WAITING: &str = "switchyard_proxy_settlements_waiting";
-
-/// How the store waits and remembers; filled from `config`.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// `redis://`, `rediss://`, `redis-cluster://`, `redis-sentinel://` or `redis+unix://`; `None`: memory only.
-    pub redis_url: Option<String>,
-    /// Longest wait for one answer of Redis; then the request is counted in memory.
-    pub redis_timeout: Duration,
-    /// Longest wait for the ledger when a counter has to be seeded; then the seed is provisional.
-    pub ledger_timeout: Duration,
-    /// How long a session counts as alive, and stays bound to its provider, after its last request.
-    pub session_ttl: Duration,
-    /// How long the reservation of a proxy that died holds; above the longest answer promised, because the
-    /// slot of a longer request is given away while it still runs.
-    pub reservation_ttl: Duration,
-    /// How long a provisional seed holds before the ledger is asked again.
-    pub provisional_ttl: Duration,
-    /// Whether hot keys are lent slices of their limits, so that most of their requests need not ask Redis; see
-    /// `lease`.
-    pub leases: bool,
-    /// Settlements that may wait per worker; beyond, they are counted as lost.
-    pub settle_queue: usize,
-    /// Settlements that may wait per worker for Redis to come back; beyond, the oldest are counted as lost.
-    pub settle_backlog: usize,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            redis_url: None,
-            redis_timeout: Duration::from_millis(100),
-            ledger_timeout: Duration::from_millis(500),
-            session_ttl: Duration::from_secs(300),
-            reservation_ttl: Duration::from_secs(15 * 60),
-            provisional_ttl: Duration::from_secs(30),
-            leases: false,
-            settle_queue: 16_384,
-            settle_backlog: 65_536,
-        }
-    }
-}
 
 /// Whose users and providers, and how their counters are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -237,8 +202,23 @@ pub struct SpentQuery {
 #[error("the ledger did not answer: {0}")]
 pub struct LedgerError(pub String);
 
-/// Per query: (start of the bucket in ms, nano-USD), empty buckets left out.
-pub type Spent = Vec<Vec<(i64, i64)>>;
+/// What the ledger answers.
+#[derive(Clone, Debug, Default)]
+pub struct Spent {
+    /// Per query: (start of the bucket in ms, nano-USD), empty buckets left out.
+    pub sums: Vec<Vec<(i64, i64)>>,
+    /// How much of what has ended is in them.
+    pub complete: Complete,
+}
+
+/// Which records are in the ledger for certain: those of all requests that ended before, Unix milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Complete {
+    /// Of all proxies that are connected; `None`: one of them does not say.
+    pub connected_ms: Option<i64>,
+    /// Also of those that are away.
+    pub all_ms: Option<i64>,
+}
 
 /// Knows what was really spent: the control plane, in production.
 pub trait Ledger: Send + Sync {
@@ -477,6 +457,8 @@ trait Store {
 /// A settlement that ended this long before a counter was seeded is taken to be in the ledger's sum: the
 /// reporter's linger plus the way to the control plane.
 const LEDGER_SLACK_MS: i64 = 3_000;
+/// A ledger that is further behind than this had reports outstanding: what it seeded is compared again.
+const LEDGER_LATE_MS: i64 = 5_000;
 
 /// Milliseconds of a duration.
 fn ms(duration: Duration) -> i64 {

@@ -51,6 +51,12 @@ impl Redis {
         .context("Redis did not start")
     }
 
+    /// One command, its answer as lines of text, for looking behind everybody's back.
+    pub fn command(&self, words: &[&str]) -> Result<String> {
+        let output = Command::new("redis-cli").args(["-p", &self.port.to_string()]).args(words).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// All keys and values as text, to search them for what must not be there.
     pub fn dump(&self) -> Result<String> {
         let script = "local out={} for _,k in ipairs(redis.call('KEYS','*')) do out[#out+1]=k \

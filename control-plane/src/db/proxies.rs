@@ -61,6 +61,22 @@ pub async fn seen_since(conn: &mut Conn, instant: DateTime<Utc>) -> Result<Vec<P
     Ok(rows)
 }
 
+/// Up to when all proxies have reported, Unix milliseconds: those that are connected, and all that are known.
+/// `None`: one of them did not say, or there is none.
+pub async fn reported(conn: &mut Conn, fresh: DateTime<Utc>) -> Result<(Option<i64>, Option<i64>), Error> {
+    let rows: Vec<(bool, DateTime<Utc>, Option<i64>)> = proxies::table
+        .select((proxies::connected, proxies::last_seen_at, proxies::reported_ms))
+        .load(conn)
+        .await?;
+    let earliest = |is_wanted: &dyn Fn(bool, DateTime<Utc>) -> bool| {
+        let wanted = rows.iter().filter(|(connected, seen, _)| is_wanted(*connected, *seen));
+        let all: Option<Vec<i64>> = wanted.map(|(_, _, reported)| *reported).collect();
+        all.and_then(|all| all.into_iter().min())
+    };
+    // A replica that died could not write that its proxies left it.
+    Ok((earliest(&|connected, seen| connected && seen >= fresh), earliest(&|_, _| true)))
+}
+
 /// Removes those that stayed away since before `instant`.
 pub async fn forget_before(conn: &mut Conn, instant: DateTime<Utc>) -> Result<usize, Error> {
     Ok(diesel::delete(proxies::table.filter(proxies::last_seen_at.lt(instant))).execute(conn).await?)

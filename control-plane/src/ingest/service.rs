@@ -2,7 +2,7 @@
 
 use super::writer::{Written, write};
 use crate::config;
-use crate::db::{Error, Pool, ledger};
+use crate::db::{Error, Pool, ledger, proxies};
 use crate::tasks::Tasks;
 use crate::telemetry::metric;
 use bigdecimal::BigDecimal;
@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status};
 
 /// Windows that a proxy may ask of one request.
 const MAX_QUERIES: usize = 1_000;
+/// A connected proxy's row is renewed three times within this.
+const FRESH: TimeDelta = TimeDelta::seconds(90);
 /// How far back sums by bucket go: the longest rolling window, and an hour.
 const MAX_BUCKETED: TimeDelta = TimeDelta::hours(25);
 
@@ -111,13 +113,17 @@ impl UsageIngest for Ingest {
         let pool = self.pool.clone();
         let answers = self.in_turn(async move {
             let mut conn = pool.read().await?;
+            // First: what is reported meanwhile may be in the sums or not.
+            let reported = proxies::reported(&mut conn, Utc::now() - FRESH).await?;
             let mut answers = Vec::with_capacity(queries.len());
             for query in &queries {
                 answers.push(query.answer(&mut conn).await?);
             }
-            Ok(answers)
+            Ok((answers, reported))
         });
-        Ok(Response::new(pb::SpentReply { answers: answers.await? }))
+        let (answers, (connected, all)) = answers.await?;
+        let (complete_ms, all_complete_ms) = (connected.unwrap_or(0), all.unwrap_or(0));
+        Ok(Response::new(pb::SpentReply { answers, complete_ms, all_complete_ms }))
     }
 }
 

@@ -168,6 +168,7 @@ impl Session {
             Some(Up::Spoken(spoken)) => self.around.heard.live.hear(spoken),
             Some(Up::Live(live)) => self.around.heard.live.put(&self.proxy_id, &live),
             Some(Up::WithoutPrice(said)) => self.around.heard.unpriced.put(said),
+            Some(Up::Reported(reported)) => self.seat.reported(reported.until_ms),
             // A second Hello and messages of a later version have no meaning here.
             Some(Up::Hello(_)) | None => {}
         }

@@ -265,6 +265,11 @@ impl Seat {
         self.fleet.changed.send_replace(());
     }
 
+    /// What it has reported, see [`ProxyState::reported_ms`].
+    pub(super) fn reported(&self, until_ms: i64) {
+        self.change(|state| state.reported_ms = Some(until_ms));
+    }
+
     /// The proxy acts on `generation` but for the sections that it refused.
     pub(super) fn acked(&self, generation: i64, rejected: Vec<Rejection>) {
         self.change(|state| {

@@ -15,6 +15,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::upstream::{self, Tls};
 use crate::{server, spool};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -120,14 +121,25 @@ fn counting(config: &Config) -> store::Options {
         leases: config.limit_leases,
         settle_queue: config.settle_queue,
         settle_backlog: config.settle_backlog,
+        compare_every: config.compare_every,
         ..store::Options::default()
     }
 }
 
-/// Puts the spool's depth on the metrics page.
+/// Between the end of a request and its record in the spool.
+const REPORTED_MARGIN_MS: i64 = 1_000;
+
+/// Puts the spool's depth on the metrics page, and says until when everything is reported.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts and bytes stay far below 2^53")]
-pub(super) fn measure(spool: &Spool, metrics: &Metrics) {
+pub(super) fn measure(spool: &Spool, metrics: &Metrics, reported: &AtomicI64) {
+    // A record is written at the end of its request, so a moment before an empty spool everything is delivered; and
+    // what waits began before it ended.
+    let before_ms = now_ms() - REPORTED_MARGIN_MS;
     let depth = spool.depth();
+    let until_ms = if depth.records == 0 { Some(before_ms) } else { depth.oldest_ms };
+    if let Some(until_ms) = until_ms {
+        reported.store(until_ms.min(before_ms), Ordering::Relaxed);
+    }
     metrics.spool_records.set(depth.records as f64);
     metrics.spool_bytes.set(depth.bytes as f64);
     metrics

@@ -1,7 +1,7 @@
 //! What was spent, asked over gRPC.
 
 use super::link::Link;
-use crate::store::{Ledger, LedgerError, Spent, SpentQuery};
+use crate::store::{Complete, Ledger, LedgerError, Spent, SpentQuery};
 use contract::pb;
 use contract::table::Scope;
 use std::future::Future;
@@ -30,9 +30,16 @@ impl Ledger for Remote {
             let sums = |answer: pb::SpentAnswer| {
                 answer.buckets.into_iter().map(|bucket| (bucket.start_ms, bucket.nano_usd)).collect()
             };
-            Ok(reply.answers.into_iter().map(sums).collect())
+            let complete =
+                Complete { connected_ms: known(reply.complete_ms), all_ms: known(reply.all_complete_ms) };
+            Ok(Spent { sums: reply.answers.into_iter().map(sums).collect(), complete })
         })
     }
+}
+
+/// An instant; 0: not known.
+fn known(at_ms: i64) -> Option<i64> {
+    (at_ms > 0).then_some(at_ms)
 }
 
 fn wire(query: &SpentQuery) -> pb::SpentQuery {

@@ -10,6 +10,7 @@ use contract::ids::Generation;
 use contract::pb;
 use contract::pb::from_control::Message as Down;
 use contract::pb::from_proxy::Message as Up;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, error::Elapsed, interval, timeout, timeout_at};
@@ -63,6 +64,7 @@ pub struct Subscription<'a> {
     pub holder: &'a mut Holder,
     pub transitions: &'a Transitions,
     pub live: &'a Live,
+    pub reported: &'a AtomicI64,
     /// Longest time without any message.
     pub silence: Duration,
     /// Whether to ask for everything.
@@ -107,6 +109,7 @@ impl Subscription<'_> {
         outbox: &mpsc::Sender<pb::FromProxy>,
     ) -> Result<std::convert::Infallible, End> {
         let mut pending = Pending::default();
+        let mut reported_ms = 0;
         let (mut said, mut looks) = (None, interval(LIVE_EVERY));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = Instant::now() + self.silence;
@@ -130,6 +133,10 @@ impl Subscription<'_> {
                     let models = self.live.unpriced();
                     if !models.is_empty() {
                         self.send(outbox, Up::WithoutPrice(pb::WithoutPrice { models })).await?;
+                    }
+                    let until_ms = self.reported.load(Ordering::Relaxed);
+                    if std::mem::replace(&mut reported_ms, until_ms) != until_ms {
+                        self.send(outbox, Up::Reported(pb::Reported { until_ms })).await?;
                     }
                     if let Some(live) = self.news(&mut said) {
                         self.send(outbox, Up::Live(live)).await?;

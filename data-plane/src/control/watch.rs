@@ -15,6 +15,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -60,6 +61,8 @@ pub struct Watch {
     pub health: Book,
     /// Which open requests it reports.
     pub live: Live,
+    /// All records of requests that ended before were delivered, Unix milliseconds; 0: not known.
+    pub reported: Arc<AtomicI64>,
     /// Numbers.
     pub metrics: Arc<Metrics>,
     /// Where callers reach this proxy, for people.
@@ -123,6 +126,7 @@ impl Watch {
                 holder: &mut holder,
                 transitions: &transitions,
                 live: &self.live,
+                reported: &self.reported,
                 silence: self.timing.silence,
                 from_nothing,
                 progressed: &mut progressed,

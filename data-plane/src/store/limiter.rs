@@ -4,6 +4,7 @@
 
 use super::back::Pending;
 use super::breaker::{Breaker, Degraded};
+use super::compare::{Compare, Touched};
 use super::hold::Holding;
 use super::lease::{Holder, Leases};
 use super::memory::MemoryStore;
@@ -11,9 +12,9 @@ use super::recall::Recall;
 use super::redis::{Clock, RedisStore};
 use super::settler::{Job, Settler};
 use super::{
-    Admission, Answer, Ask, Bound, COUNTERS_SEEDED, Hold, LEDGER_SLACK_MS, LIMITER_FALLBACKS, Leave, Leaves,
-    Ledger, Line, Options, Over, Place, Refusal, Reserve, SETTLEMENTS_LOST, Seed, Settlement, Slot, Store,
-    StoreError, Taken, seeding,
+    Admission, Answer, Ask, Bound, COUNTERS_SEEDED, Hold, LEDGER_LATE_MS, LEDGER_SLACK_MS, LIMITER_FALLBACKS,
+    Leave, Leaves, Ledger, Line, Options, Over, Place, Refusal, Reserve, SETTLEMENTS_LOST, Seed, Settlement,
+    Slot, Store, StoreError, Taken, seeding,
 };
 use crate::limit::Counter;
 use contract::ids::ProviderId;
@@ -34,7 +35,8 @@ pub struct Shared {
     pub(super) options: Options,
     pub(super) memory: MemoryStore,
     pub(super) degraded: Degraded,
-    ledger: Option<Arc<dyn Ledger>>,
+    pub(super) compare: Compare,
+    pub(super) ledger: Option<Arc<dyn Ledger>>,
     turns: Box<[tokio::sync::Mutex<()>]>,
 }
 
@@ -43,6 +45,7 @@ impl Shared {
     pub fn new(options: Options, ledger: Option<Arc<dyn Ledger>>) -> Arc<Self> {
         Arc::new(Self {
             memory: MemoryStore::new(&options),
+            compare: Compare::new(options.compare_every),
             options,
             degraded: Degraded::default(),
             ledger,
@@ -207,8 +210,8 @@ impl Limiter {
         match self.queue.try_send(job) {
             Ok(()) => self.full.set(false),
             Err(error) => {
-                if matches!(error.into_inner(), Job::Settle(_)) {
-                    metrics::counter!(SETTLEMENTS_LOST).increment(1);
+                if let Job::Settle(settlement) = error.into_inner() {
+                    self.core.lost(&settlement);
                 }
                 if !self.full.replace(true) {
                     tracing::error!("settlements are lost: their queue is full, or this proxy is stopping");
@@ -283,6 +286,25 @@ impl Core {
         let plan = holder.plan(now_ms, last);
         let lent = redis.lend(&holder.wish(&plan)).await.inspect_err(|error| self.failed(error));
         holder.lent(&plan, lent.ok());
+    }
+
+    /// Redis never learns of it: its counters are compared with the ledger.
+    pub(super) fn lost(&self, settlement: &Settlement) {
+        metrics::counter!(SETTLEMENTS_LOST).increment(1);
+        if settlement.actual.is_none() {
+            return;
+        }
+        let lost = |slot, counter: &Counter| {
+            let what = Touched::new(settlement.home, slot, counter);
+            self.shared.compare.lost(what, settlement.now_ms);
+        };
+        let money = |counter: &&Counter| counter.is_money();
+        let own = Slot::User(settlement.user);
+        settlement.counters.iter().filter(money).for_each(|counter| lost(own, counter));
+        if let Some(hold) = &settlement.hold {
+            let slot = Slot::Provider(hold.provider);
+            hold.counters.iter().filter(money).for_each(|counter| lost(slot, counter));
+        }
     }
 
     /// A command to Redis failed. What is wrong with one owner's counters keeps nobody else from asking.
@@ -370,10 +392,17 @@ impl Core {
         let asked = tokio::time::timeout(self.shared.options.ledger_timeout, ledger.spent(&queries)).await;
         let count = missing.len() as u64;
         match asked {
-            Ok(Ok(sums)) if sums.len() == missing.len() => {
+            Ok(Ok(spent)) if spent.sums.len() == missing.len() => {
                 metrics::counter!(COUNTERS_SEEDED, "source" => "ledger").increment(count);
-                let seeds = missing.iter().zip(sums);
-                seeds.map(|((index, counter), sums)| seeding::seed(*index, counter, &sums, now)).collect()
+                let behind_ms = spent.complete.connected_ms.map(|at| (now - at).max(0));
+                if behind_ms.is_some_and(|behind| behind > LEDGER_LATE_MS) {
+                    self.seeded_early(reserve, &missing);
+                }
+                let seed = |((index, counter), sums): (&(usize, &Counter), &Vec<(i64, i64)>)| Seed {
+                    behind_ms: behind_ms.map_or(LEDGER_SLACK_MS, |behind| behind.min(LEDGER_SLACK_MS)),
+                    ..seeding::seed(*index, counter, sums, now)
+                };
+                missing.iter().zip(&spent.sums).map(seed).collect()
             }
             other => {
                 let reason = match other {
@@ -384,6 +413,18 @@ impl Core {
                 tracing::debug!(reason, "money counters begin without the ledger and ask it again soon");
                 metrics::counter!(COUNTERS_SEEDED, "source" => "provisional").increment(count);
                 missing.iter().map(|(index, _)| Seed::provisional(*index)).collect()
+            }
+        }
+    }
+}
+
+impl Core {
+    /// The ledger did not have everything when these were seeded: they are compared with it once it has.
+    fn seeded_early(&self, reserve: &Reserve<'_>, missing: &[(usize, &Counter)]) {
+        for (index, counter) in missing {
+            if let Some((_, slot)) = reserve.counter(*index) {
+                let what = Touched::new(reserve.home, slot, counter);
+                self.shared.compare.seeded_early(what, reserve.now_ms);
             }
         }
     }

@@ -6,11 +6,12 @@
 use super::{Home, Reserve, Slot, ms};
 use crate::limit::Counter;
 use bytes::{Bytes, BytesMut};
-use contract::ids::RequestId;
+use contract::ids::{RequestId, UserId};
 use contract::table::{CounterNaming, Measure, Scope};
 use contract::window::Span;
 use smallvec::SmallVec;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// Kept beyond the end of a window, for settlements that come late.
@@ -128,6 +129,11 @@ impl Pack {
         self.number(id_ms(request) / SETTLED_BUCKET_MS);
     }
 
+    /// `sw:{o1}:compare`: counters that lack a settlement, and how much of the ledger is needed to see it.
+    pub(super) fn notes_key(&mut self, owner: UserId) {
+        self.text(format_args!("sw:{{o{owner}}}:compare"));
+    }
+
     /// The keys of a group of counters, as the scripts take them: of each counter its own, of requests also that
     /// of what was lent of them; then of each money entity two.
     pub(super) fn group_keys(&mut self, counters: &[Counter], words: &[Said<'_>]) {
@@ -213,6 +219,8 @@ pub(super) struct Words {
     spec: Bytes,
     leases: Bytes,
     amounts: Bytes,
+    /// When it was last handed on to be compared with the ledger.
+    compared_ms: AtomicI64,
 }
 
 impl Words {
@@ -254,8 +262,24 @@ impl Words {
             spec: spec(counter, entity, keep).into(),
             leases: format!("{owner}l").into(),
             amounts: format!("{owner}a").into(),
+            compared_ms: AtomicI64::new(i64::MIN / 2),
         }
     }
+
+    /// Whether it is time to compare it; once.
+    pub(super) fn is_due(&self, now_ms: i64, every_ms: i64) -> bool {
+        let is_due = now_ms - self.compared_ms.load(Ordering::Relaxed) >= every_ms;
+        if is_due {
+            self.compared_ms.store(now_ms, Ordering::Relaxed);
+        }
+        is_due
+    }
+}
+
+/// What a counter is called.
+pub(super) fn key(home: Home, slot: Slot, counter: &Counter) -> Bytes {
+    let keep = Keep { session: Duration::ZERO, reservation: Duration::ZERO };
+    Words::new(home, slot, counter, 0, keep).key
 }
 
 /// The words of every counter, in order.

@@ -3,6 +3,7 @@
 //! A command waits `redis_timeout` at most and fails at once while there is no connection; the client goes on
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
+use super::compare::{Sum, Touched};
 use super::lease::{Lent, Wish};
 use super::naming::{Keep, Pack, Parts, member_ttl, words};
 use super::{
@@ -18,7 +19,7 @@ use fred::prelude::{
     SetOptions, TcpConfig, Value,
 };
 use smallvec::SmallVec;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::time::Duration;
 
 /// Waits between attempts to connect, in ms: doubled from the first to the second.
@@ -43,7 +44,7 @@ pub(super) enum Clock {
 }
 
 /// A script and, once Redis has it, its hash.
-struct Script {
+pub(super) struct Script {
     text: &'static str,
     hash: OnceCell<Str>,
 }
@@ -57,13 +58,18 @@ impl Script {
 pub(super) struct RedisStore {
     client: Client,
     clock: Clock,
-    session_ttl: Duration,
+    pub(super) session_ttl: Duration,
     reservation_ttl: Duration,
     provisional_ttl: Duration,
     reserve: Script,
     settle: Script,
     seed: Script,
     lease: Script,
+    pub(super) compare: Script,
+    pub(super) note: Script,
+    pub(super) compare_every_ms: i64,
+    /// Counters that are to be compared with the ledger, since [`RedisStore::touched`] was asked last.
+    pub(super) touched: RefCell<Vec<Touched>>,
 }
 
 impl RedisStore {
@@ -104,6 +110,10 @@ impl RedisStore {
             settle: Script::new(concat!(include_str!("count.lua"), include_str!("settle.lua"))),
             seed: Script::new(include_str!("seed.lua")),
             lease: Script::new(concat!(include_str!("count.lua"), include_str!("lease.lua"))),
+            compare: Script::new(concat!(include_str!("count.lua"), include_str!("compare.lua"))),
+            note: Script::new(include_str!("note.lua")),
+            compare_every_ms: ms(options.compare_every),
+            touched: RefCell::default(),
         })
     }
 
@@ -120,7 +130,7 @@ impl RedisStore {
 
     /// Runs a script whose first `keys` parts are keys. EVALSHA; EVAL where the server does not have it (any
     /// more), which also gives it to the server.
-    async fn run(&self, script: &Script, parts: &Parts, keys: usize) -> Result<Value, StoreError> {
+    pub(super) async fn run(&self, script: &Script, parts: &Parts, keys: usize) -> Result<Value, StoreError> {
         self.connected()?;
         let hash = match script.hash.get() {
             Some(hash) => hash.clone(),
@@ -141,14 +151,14 @@ impl RedisStore {
         }
     }
 
-    fn now(&self, now_ms: i64) -> i64 {
+    pub(super) fn now(&self, now_ms: i64) -> i64 {
         match self.clock {
             Clock::Server => 0,
             Clock::Caller => now_ms,
         }
     }
 
-    fn keep(&self, session: Duration) -> Keep {
+    pub(super) fn keep(&self, session: Duration) -> Keep {
         Keep { session, reservation: self.reservation_ttl }
     }
 
@@ -156,6 +166,7 @@ impl RedisStore {
     pub(super) async fn lend(&self, wish: &Wish<'_>) -> Result<Lent, StoreError> {
         let slot = Slot::User(wish.user);
         let words = words(wish.home, slot, wish.counters, self.keep(self.session_ttl));
+        self.touch((wish.home, slot), wish.counters, &words, wish.now_ms);
         let mut pack = Pack::new();
         pack.group_keys(wish.counters, &words);
         for (session, _) in wish.sessions {
@@ -325,6 +336,10 @@ impl RedisStore {
             .iter()
             .map(|one| (one, said(Slot::Provider(one.provider), &one.counters)))
             .collect();
+        self.touch((reserve.home, reserve.slot), reserve.counters, &own, reserve.now_ms);
+        for (one, words) in &line {
+            self.touch((reserve.home, Slot::Provider(one.provider)), &one.counters, words, reserve.now_ms);
+        }
         let mut pack = Pack::new();
         pack.binding_key(reserve.home, reserve.slot, reserve.session);
         pack.group_keys(reserve.counters, &own);
@@ -366,6 +381,11 @@ impl RedisStore {
 }
 
 impl Pack {
+    /// What a counter is compared with; empty: it is only looked at.
+    pub(super) fn sum(&mut self, sum: &Sum) {
+        self.known(sum.known.as_ref());
+    }
+
     fn known(&mut self, known: Option<&Known>) {
         match known {
             Some(Known::Sum(sum)) => self.number(*sum),
@@ -444,6 +464,6 @@ fn answer(value: Value) -> Result<Answer, StoreError> {
     }
 }
 
-fn odd() -> StoreError {
+pub(super) fn odd() -> StoreError {
     StoreError::Protocol("the script's answer has another form".to_owned())
 }

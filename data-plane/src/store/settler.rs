@@ -64,8 +64,11 @@ impl Settler {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Apart from what is settled: it waits long, and nobody waits for it.
+        let mut comparing: LocalBoxFuture<'_, ()> = Box::pin(std::future::pending());
         loop {
             tokio::select! {
+                () = &mut comparing => comparing = Box::pin(std::future::pending()),
                 job = jobs.recv(), if running.len() < CONCURRENCY => match job {
                     Some(job) => running.push(this.handle(job)),
                     None => break,
@@ -77,12 +80,16 @@ impl Settler {
                 _ = look.tick() => {
                     let due = this.core.holding.due(now_ms(), ms(this.hold_every()));
                     running.extend(due.into_iter().map(|request| this.handle(Job::Hold(request))));
+                    if this.is_time_to_compare() {
+                        comparing = Box::pin(this.core.compare());
+                    }
                     if this.is_time_to_probe() {
                         running.push(this.handle(Job::Probe));
                     }
                 }
             }
         }
+        drop(comparing);
         while running.next().await.is_some() {}
         this.probe().await;
         let last = this.due().into_iter().map(async |holder| this.core.renew(&holder, now_ms(), true).await);
@@ -90,8 +97,18 @@ impl Settler {
         let lost = this.backlog.borrow().len();
         if lost > 0 {
             metrics::counter!(SETTLEMENTS_LOST).increment(lost as u64);
-            tracing::warn!(lost, "stopping while Redis is away: its counters learn of these from the ledger");
+            tracing::warn!(
+                lost,
+                "stopping while Redis is away: the next start compares its counters with the ledger"
+            );
         }
+    }
+
+    fn is_time_to_compare(&self) -> bool {
+        let compare = &self.core.shared.compare;
+        let Some(redis) = self.core.usable() else { return false };
+        redis.touched().into_iter().for_each(|what| compare.touched(what));
+        self.core.shared.ledger.is_some() && compare.begins()
     }
 
     fn is_time_to_probe(&self) -> bool {
@@ -188,8 +205,8 @@ impl Settler {
 
     /// Redis never learns of it from here.
     fn lost(&self, owed: &Owed) {
-        if let Owed::Settle(_) = owed {
-            metrics::counter!(SETTLEMENTS_LOST).increment(1);
+        if let Owed::Settle(settlement) = owed {
+            self.core.lost(settlement);
         }
     }
 

@@ -18,6 +18,7 @@ macro_rules! cases {
     };
 }
 
+mod compare;
 mod contract;
 mod holds;
 mod lease;

@@ -6,9 +6,14 @@ use anyhow::{Context, Result};
 use futures_util::future::join_all;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
+use testkit::chaos::{Chaos, Target};
 use testkit::client::{Caller, turn};
 use testkit::fleet::Fleet;
+use testkit::redis::Redis;
 use testkit::upstream::{Answer, Tokens};
+
+/// How long a condition may take.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A request of this usage costs 0.01155 USD.
 const COSTLY: Tokens = Tokens {
@@ -276,5 +281,60 @@ async fn a_conversation_counts_for_as_long_as_its_answer_takes() -> Result<()> {
         say(&scene.alice(1), 2).await.is_ok_and(|answer| answer.status == 200)
     })
     .await?;
+    Ok(())
+}
+
+/// What Redis has counted of a user's day, in nano-USD.
+fn counted(redis: &Redis, user: i64) -> Result<i64> {
+    let keys = redis.command(&["--scan", "--pattern", &format!("sw:{{o1}}:u{user}:$d*")])?;
+    let key = keys.lines().next().context("the day's counter")?;
+    Ok(redis.command(&["HGET", key, "spent"])?.trim().parse()?)
+}
+
+#[tokio::test]
+async fn after_an_outage_of_redis_and_a_restart_the_counters_equal_the_ledger() -> Result<()> {
+    let redis = Redis::start().await?;
+    let chaos = Chaos::start(Target::Port(redis.port)).await?;
+    let url = format!("redis://127.0.0.1:{}", chaos.port);
+    let plan = Fleet::plan().without_redis().proxy_env("REDIS_URL", &url).proxy_env("SETTLE_BACKLOG", "1");
+    let mut scene = Scene::open_for(plan, json!({"dailyQuota": 0.16})).await?;
+    scene.upstream.always([Answer::ok().usage(COSTLY)]);
+    assert_eq!(ask(&scene.alice(0)).await?.status, 200);
+    scene.fleet.expect_records("true", 1).await?;
+    testkit::eventually(PATIENCE, || async {
+        counted(&redis, scene.user).is_ok_and(|nano| nano == 11_550_000)
+    })
+    .await?;
+
+    // Redis keeps its data. Nearly all settlements overflow the backlog of one proxy, or end with the other.
+    chaos.cut();
+    for _ in 0..7 {
+        assert_eq!(ask(&scene.alice(0)).await?.status, 200);
+    }
+    for _ in 0..6 {
+        assert_eq!(ask(&scene.alice(1)).await?.status, 200);
+    }
+    scene.fleet.expect_records("true", 14).await?;
+    scene.fleet.stop_proxy(0, PATIENCE).await?;
+    scene.fleet.start_proxy(0).await?;
+    chaos.restore();
+
+    let ledger = |scene: &Scene| -> Result<i64> {
+        let nano = "SELECT (coalesce(sum(cost), 0) * 1000000000)::bigint FROM usage_records";
+        Ok(scene.fleet.sql(nano)?.trim().parse()?)
+    };
+    // The quota is used up, but Redis does not know it yet: a request touches the counter.
+    testkit::eventually(PATIENCE, || async {
+        ask(&scene.alice(0)).await.is_ok_and(|answer| answer.status == 402)
+            && ask(&scene.alice(1)).await.is_ok_and(|answer| answer.status == 402)
+    })
+    .await?;
+    testkit::eventually(PATIENCE, || async {
+        matches!((counted(&redis, scene.user), ledger(&scene)), (Ok(counted), Ok(spent)) if counted == spent)
+    })
+    .await?;
+    for at in [0, 1] {
+        refusal(&ask(&scene.alice(at)).await?, "daily_quota")?;
+    }
     Ok(())
 }

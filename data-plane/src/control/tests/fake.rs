@@ -180,7 +180,7 @@ impl UsageIngest for Doors {
         };
         let queries = &request.get_ref().queries;
         let answers = queries.iter().filter(|query| query.id != 0).map(answer).collect();
-        Ok(Response::new(pb::SpentReply { answers }))
+        Ok(Response::new(pb::SpentReply { answers, complete_ms: 5, all_complete_ms: 0 }))
     }
 }
 
@@ -250,6 +250,7 @@ impl Proxy {
             table: Arc::clone(&table),
             health: health.clone(),
             live: Default::default(),
+            reported: Default::default(),
             metrics: Metrics::install().0,
             address: "http://proxy".to_owned(),
             timing: Timing {

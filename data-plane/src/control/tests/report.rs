@@ -109,7 +109,8 @@ async fn the_ledger_answers_question_by_question() {
     let ask = |scope, since_ms| SpentQuery { scope, since_ms, bucket_ms: 0 };
     let queries = [ask(Scope::User(UserId(3)), 7), ask(Scope::Provider(ProviderId(4)), 8)];
     let spent = link.ledger().spent(&queries).await.expect("answer");
-    assert_eq!(spent, [[(7, 300)], [(8, 400)]]);
+    assert_eq!(spent.sums, [[(7, 300)], [(8, 400)]]);
+    assert_eq!((spent.complete.connected_ms, spent.complete.all_ms), (Some(5), None), "0: not known");
     // The fake leaves out the question about id 0.
     let error = link.ledger().spent(&[ask(Scope::Key(KeyId(0)), 0)]).await.expect_err("one too few");
     assert!(error.to_string().contains("one answer per question"), "{error}");

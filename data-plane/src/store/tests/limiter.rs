@@ -4,23 +4,25 @@ use super::redis_server::{RedisServer, options};
 use super::*;
 use crate::limit::Counters;
 use crate::store::{
-    Admission, Ask, Hold, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared, Spent,
-    SpentQuery,
+    Admission, Ask, Complete, Hold, Ledger, LedgerError, Limiter, Options, Settlement, Settler, Shared,
+    Spent, SpentQuery,
 };
 use futures_util::future::join_all;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::time::Instant;
 use tokio::task::{JoinHandle, LocalSet};
 
 /// Answers every question with the same sum; counts how often it was asked.
 #[derive(Default)]
 pub(super) struct Book {
-    sum: AtomicU64,
-    asked: AtomicU64,
+    pub(super) sum: AtomicU64,
+    pub(super) asked: AtomicU64,
     away: AtomicBool,
+    /// Up to when it has everything; 0: it does not say.
+    pub(super) complete_ms: AtomicI64,
 }
 
 impl Ledger for Book {
@@ -35,7 +37,10 @@ impl Ledger for Book {
                 return Err(LedgerError("away".to_owned()));
             }
             let sum = i64::try_from(self.sum.load(Ordering::SeqCst)).expect("small");
-            Ok(queries.iter().map(|_| vec![(now() - 60_000, sum)]).collect())
+            let sums = queries.iter().map(|_| vec![(now() - 60_000, sum)]).collect();
+            let known = self.complete_ms.load(Ordering::SeqCst);
+            let at = (known != 0).then_some(known);
+            Ok(Spent { sums, complete: Complete { connected_ms: at, all_ms: at } })
         })
     }
 }

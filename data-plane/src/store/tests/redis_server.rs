@@ -77,6 +77,10 @@ impl RedisServer {
         RedisStore::open(&self.url(), &options(), Clock::Caller).await.expect("store")
     }
 
+    pub(super) async fn server_clock(&self) -> RedisStore {
+        RedisStore::open(&self.url(), &options(), Clock::Server).await.expect("store")
+    }
+
     /// One command, its answer as text lines, for looking behind the store's back.
     pub(super) fn command(&self, words: &[&str]) -> String {
         let output = Command::new("redis-cli")
