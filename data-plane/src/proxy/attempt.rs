@@ -74,7 +74,12 @@ impl Proxy {
         let request = if exchange.is_repeatable() { request } else { request.once() };
         let sending = self.client.send_marking(up, request, Duration::ZERO, meter.is_with_upstream());
         let response = match patience.wait(sending).await {
-            Ok(sent) => sent.map_err(|failure| Fault::unreachable(exchange, &failure))?,
+            Ok(sent) => {
+                if upstream::was_sent_again(&sent) {
+                    meter.sent_again();
+                }
+                sent.map_err(|failure| Fault::unreachable(exchange, &failure))?
+            }
             Err(Late) => return Err(Fault::unreachable(exchange, &self.client.late(Stage::Head))),
         };
         let (mut head, mut body) = response.into_parts();

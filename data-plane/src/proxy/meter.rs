@@ -206,6 +206,17 @@ impl Meter {
         });
     }
 
+    /// The running attempt was sent a second time: the resting connection that it took had been closed. A line of the
+    /// trail for the first.
+    #[cold]
+    pub fn sent_again(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let again = Running { began: Instant::now(), ..running };
+        self.running = Some(running);
+        self.tried(AttemptResult::SystemError, None, "the resting connection was closed".to_owned());
+        self.running = Some(again);
+    }
+
     /// The attempt gave no answer: what was seen of it is nobody's to pay.
     pub fn failed(&mut self) {
         self.scanner = None;
@@ -355,6 +366,7 @@ impl Drop for Meter {
 }
 
 /// A try at a provider.
+#[derive(Clone, Copy)]
 pub struct Running {
     /// Why this provider.
     pub selected_by: SelectedBy,

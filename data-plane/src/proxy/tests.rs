@@ -14,6 +14,7 @@ mod walk;
 mod admission;
 mod endings;
 mod failover;
+mod health;
 mod model;
 mod money;
 mod nature;

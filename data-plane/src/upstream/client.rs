@@ -49,6 +49,20 @@ pub struct Client {
     metrics: Arc<Metrics>,
 }
 
+/// On an answer whose request was sent a second time.
+#[derive(Clone, Copy)]
+struct SentAgain;
+
+/// Whether the request was sent a second time, because the resting connection that it took had been closed.
+pub fn was_sent_again(sent: &Result<Response<Body>, Failure>) -> bool {
+    match sent {
+        Ok(response) => {
+            !response.extensions().is_empty() && response.extensions().get::<SentAgain>().is_some()
+        }
+        Err(failure) => failure.sent_again,
+    }
+}
+
 /// A failed exchange, and whether it is known or likely that the upstream never took the request up.
 struct Broken {
     failure: Failure,
@@ -115,10 +129,24 @@ impl Client {
             Err(broken) if broken.untouched && began.elapsed() < STALE_WITHIN => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
                 wait.1.set(false);
-                Box::pin(self.sent_afresh(up, request, wait)).await
+                Box::pin(self.sent_again(up, request, wait)).await
             }
             other => other.map_err(|broken| broken.failure),
         }
+    }
+
+    async fn sent_again(
+        &self,
+        up: &Upstream,
+        request: Outgoing,
+        wait: (Duration, &Cell<bool>),
+    ) -> Result<Response<Body>, Failure> {
+        let mut sent = self.sent_afresh(up, request, wait).await;
+        match &mut sent {
+            Ok(response) => _ = response.extensions_mut().insert(SentAgain),
+            Err(failure) => failure.sent_again = true,
+        }
+        sent
     }
 
     /// Rare and large, so its callers box it: otherwise every request's future carries its room.

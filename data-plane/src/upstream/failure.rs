@@ -90,13 +90,15 @@ pub struct Failure {
     pub class: FailureClass,
     /// Whether the same request may succeed at the same provider a moment later.
     pub retry: bool,
+    /// Whether it is that of a second send, after a resting connection turned out to be closed.
+    pub sent_again: bool,
     detail: Option<Box<str>>,
 }
 
 impl Failure {
     /// A failure without further words.
     pub fn new(class: FailureClass) -> Self {
-        Self { class, retry: class != FailureClass::Request, detail: None }
+        Self { class, retry: class != FailureClass::Request, sent_again: false, detail: None }
     }
 
     /// A wait that ran out.
