@@ -200,7 +200,8 @@ fn what_was_not_sent_or_was_refused_costs_nothing() {
         walk.host(1).door(Door::Silent);
         nothing(&left(&walk, turn("a")).await);
         // It said no, and dawdles over the reason.
-        let walk = Walk::new().providers([1], |_, row| row.max_attempts = Some(1)).start().await;
+        let walk = Walk::new().setting("ERROR_BODY_TIMEOUT", "10s");
+        let walk = walk.providers([1], |_, row| row.max_attempts = Some(1)).start().await;
         walk.host(1).always(Reply::pieces(500, "application/json").piece("{").silence());
         nothing(&left(&walk, turn("a").patience(Duration::from_millis(100))).await);
         // The owner of the proxy wants it so.
