@@ -4,6 +4,7 @@
 use crate::config::Hidden;
 use crate::control::{Status, Watching};
 use crate::health::Book;
+use crate::spool::{Spool, Standing};
 use crate::table::{Counts, Snapshot, Table};
 use crate::tasks::{Tasks, Vital};
 use crate::telemetry::metrics::Page;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 /// Connections to the ops port; a scraper and a few people.
@@ -51,6 +52,10 @@ pub struct Ops {
     pub watching: Watching,
     /// Whether work died that the process must not go on without.
     pub vital: Vital,
+    /// Whether callers can connect.
+    pub open: watch::Receiver<bool>,
+    /// Where records go.
+    pub spool: Spool,
     /// Set when the process is to end.
     pub draining: Arc<AtomicBool>,
     /// Whether this proxy reaches nobody; only what is provably its own makes it not ready.
@@ -134,8 +139,10 @@ impl Ops {
             Some("no routing table yet\n")
         } else if self.trouble.is_short() {
             Some("no file descriptors left\n")
+        } else if !*self.open.borrow() {
+            Some("starting\n")
         } else {
-            None
+            self.spool.refuses().map(Standing::as_str)
         }
     }
 

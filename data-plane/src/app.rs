@@ -2,6 +2,7 @@
 //! apart in the order that loses nothing. The only module that knows all others.
 
 mod descriptors;
+mod opening;
 mod parts;
 mod worker;
 
@@ -12,6 +13,7 @@ use crate::server;
 use crate::tasks::{Tasks, Vital};
 use crate::telemetry::metrics::{Metrics, Page};
 use crate::{control, spool, store, telemetry, upstream};
+use opening::Opening;
 pub(crate) use parts::Common;
 use std::io;
 use std::net::SocketAddr;
@@ -97,7 +99,7 @@ pub struct Stop {
     pub vital: Vital,
 }
 
-/// Binds every socket, starts every thread. Must not be called from within a runtime.
+/// Binds every socket, starts every thread. Callers can connect once there is a table. Must not be called from within a runtime.
 pub fn build(config: Config) -> Result<Bound, Error> {
     let config = Arc::new(config);
     let side = runtime::Builder::new_multi_thread()
@@ -110,7 +112,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     descriptors::raise(config.max_connections);
     let (metrics, page) = Metrics::install();
     let tasks = Tasks::new(side.handle().clone());
-    let (address, listeners) = server::bind(config.listen_addr, config.workers.0)
+    let (address, sockets) = server::bind(config.listen_addr, config.workers.0)
         .map_err(|source| Error::Listen { variable: "LISTEN_ADDR", address: config.listen_addr, source })?;
     let (ops_address, ops_listener) = ops_listener(config.ops_addr)?;
     let link = Link::new(&config, side.handle())?;
@@ -118,7 +120,8 @@ pub fn build(config: Config) -> Result<Bound, Error> {
 
     let draining = Arc::new(AtomicBool::new(false));
     let stop = Stop { vital: tasks.vital().clone(), ..Stop::default() };
-    let workers = worker::start(listeners, &common, &stop)?;
+    let (opening, open) = Opening::new(&sockets)?;
+    let workers = worker::start(sockets, &common, &stop, &open)?;
     let reported: Arc<AtomicI64> = Arc::default();
     let watch = Watch {
         config: Arc::clone(&config),
@@ -132,6 +135,8 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         address: address.to_string(),
         timing: control::Timing::default(),
     };
+    let watching = watch.start();
+    opening.start(watching.ready.clone(), Arc::clone(&common.proxy), &tasks, stop.drain.clone());
     let ops = Ops {
         proxy_id: config.proxy_id.clone(),
         token: config.control_token.clone(),
@@ -139,18 +144,16 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         page: page.clone(),
         table: Arc::clone(&common.proxy.table),
         health: common.proxy.health.clone(),
-        watching: watch.start(),
+        watching,
+        open,
+        spool: common.proxy.spool.clone(),
         draining: Arc::clone(&draining),
         trouble: Arc::clone(&common.upstream.trouble),
     };
     ops.start(ops_listener, &tasks);
     let spool = common.proxy.spool.clone();
     upkeep(&tasks, page, spool.clone(), (Arc::clone(&metrics), reported));
-    let syncing = parts::sync(spool.clone(), config.spool_fsync_interval, tasks.clone());
-    let stopping = tasks.stopping().clone();
-    tasks.spawn_vital("spool-sync", async move {
-        stopping.run_until_cancelled(syncing).await;
-    });
+    parts::look_after(&spool, config.spool_fsync_interval, &tasks, &metrics);
     Report { config: Arc::clone(&config), tasks: tasks.clone(), link, spool, metrics }.start();
     tracing::info!(%address, %ops_address, proxy_id = config.proxy_id, workers = workers.len(), "proxy started");
     drop(entered);

@@ -4,7 +4,7 @@
 
 mod value;
 
-pub use value::{BillAborted, Cores, Hidden, LogFormat, QuotaStatus, Setting};
+pub use value::{BillAborted, Cores, Hidden, LogFormat, QuotaStatus, Setting, SpoolFailure};
 
 use contract::seal::Sealer;
 use std::net::SocketAddr;
@@ -129,10 +129,17 @@ settings! {
     /// How long the reservation of a proxy that died holds. Those of requests in flight are renewed.
     "RESERVATION_TTL" reservation_ttl: Duration = "15m";
 
-    /// Bound of the spool; at it, traffic with a money limit is refused rather than records lost.
-    "SPOOL_MAX_BYTES" spool_max_bytes: u64 = "1073741824";
-    /// Size at which a spool segment is closed and the next begun.
+    /// Bound of the spool, and never more than 80 % of the file system that holds it; at it, new traffic is refused
+    /// rather than records lost.
+    "SPOOL_MAX_BYTES" spool_max_bytes: u64 = "4294967296";
+    /// Size at which a spool segment is closed and the next begun; at most 64 MiB and a quarter of the bound.
     "SPOOL_SEGMENT_BYTES" spool_segment_bytes: u64 = "16777216";
+    /// What becomes of new requests while records cannot be written: refuse (503, not ready) or serve (they may be
+    /// served and never billed).
+    "SPOOL_FAILURE" spool_failure: SpoolFailure = "refuse";
+    /// Requests under way that are known after a kill, 1 KiB of disk each; at most a sixteenth of the file system.
+    /// 0: none.
+    "SPOOL_SLOTS" spool_slots: u32 = "16384";
     /// How often the spool is forced to disk; what a power cut may take.
     "SPOOL_FSYNC_INTERVAL" spool_fsync_interval: Duration = "1s";
     /// Most records in one report to the control plane.

@@ -13,6 +13,7 @@ mod force;
 pub mod guard;
 pub mod head;
 pub mod inbound;
+pub mod interrupted;
 pub mod meter;
 pub mod models;
 pub mod opening;

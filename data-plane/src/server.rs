@@ -70,26 +70,31 @@ pub struct Settings {
     pub metrics: Arc<Metrics>,
 }
 
-/// Binds one listener per thread to the same address; with port 0 the kernel picks one port for all.
-pub fn bind(address: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<std::net::TcpListener>)> {
-    let first = listener(address)?;
-    let address = first.local_addr()?;
+/// Binds one socket per thread to the same address; with port 0 the kernel picks one port for all. Nobody can connect
+/// before [`listen`].
+pub fn bind(address: SocketAddr, threads: usize) -> io::Result<(SocketAddr, Vec<Socket>)> {
+    let first = bound(address)?;
+    let address = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mut all = vec![first];
     for _ in 1..threads {
-        all.push(listener(address)?);
+        all.push(bound(address)?);
     }
     Ok((address, all))
 }
 
-fn listener(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// From now on callers can connect.
+pub fn listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(BACKLOG)
+}
+
+fn bound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     #[cfg(unix)]
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The server of one thread. Must run within its `LocalSet`.

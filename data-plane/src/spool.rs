@@ -1,47 +1,66 @@
 //! Usage records on disk until the control plane has committed them: append-only segments, a checksum per
 //! record, one write() per record before the caller goes on, so that `kill -9` loses nothing. A record that
 //! was delivered and not yet acknowledged when the process died is delivered again; receivers know its id.
+//! Beside them a slot per request that is under way, so that a kill does not lose those either.
 //!
-//! Depends on `contract` only. Bounded; never overwrites, never waits for the network.
+//! Depends on `contract` and `config` only. Bounded; never overwrites, never waits for the network.
 
 mod acked;
+mod deliver;
+mod disk;
 mod log;
+mod open;
 mod reader;
 mod segment;
+mod slots;
+mod tend;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trouble;
 
+pub use self::slots::{Entry, Slot};
+
+use self::disk::{Disk, Lock};
 use self::log::Log;
+use self::slots::{Left, Slots};
+use crate::config::SpoolFailure;
 use bytes::Bytes;
+use contract::ids::Generation;
 use contract::usage::UsageRecord;
 use std::cell::RefCell;
-use std::io;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{fs, io};
 use tokio::sync::Notify;
-use tokio::time::timeout;
 
-/// Counter: bytes cut off at start because the process or the machine died while it wrote them.
+/// Counter: bytes at the end of segments that are not whole because the process or the machine died while it wrote
+/// them.
 pub const SPOOL_TORN_BYTES: &str = "switchyard_proxy_spool_torn_bytes_total";
-/// Counter: records that became unreadable on disk. Above 0 is an alarm: the disk is failing.
+/// Counter: places that became unreadable on disk. Above 0 is an alarm: the disk is failing.
 pub const SPOOL_DAMAGED: &str = "switchyard_proxy_spool_damaged_total";
+/// Counter: times that the disk began to refuse what is written.
+pub const SPOOL_FAILURES: &str = "switchyard_proxy_spool_failures_total";
+/// Counter: requests that no slot was free for; after a kill nobody would know of them.
+pub const SPOOL_WITHOUT_SLOT: &str = "switchyard_proxy_spool_requests_without_slot_total";
 
-/// Pause before an unreadable segment is tried again.
-const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes of records in one batch, below what a gRPC message may have.
-const MAX_BATCH_BYTES: u64 = 1 << 20;
+/// The spool takes at most this part of the file system that holds it, in per cent.
+const FILE_SYSTEM_PERCENT: u64 = 80;
 
 /// Where the spool lies and how large it may grow.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A folder for the spool alone; made if needed. Belongs to one process at a time.
     pub folder: PathBuf,
-    /// The bound, see [`Spool::is_full`].
+    /// The bound, see [`Standing::Full`]; less where the file system is small.
     pub max_bytes: u64,
-    /// A segment that would grow beyond this is closed and the next begun; capped at a quarter of the bound.
+    /// A segment that would grow beyond this is closed and the next begun; capped at a quarter of the bound and at
+    /// 64 MiB.
     pub segment_bytes: u64,
+    /// Requests under way that are known after a kill; less where the file system is small.
+    pub slots: u32,
+    /// What becomes of new requests when nothing can be written.
+    pub failure: SpoolFailure,
 }
 
 /// The spool cannot do what was asked. Names files, never their contents.
@@ -61,8 +80,13 @@ pub enum Error {
     /// Another process has it open.
     #[error("{} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// The bound and its reserve are used up; only possible when traffic without money limits goes on for
-    /// hours without a control plane.
+    /// Somebody took a file away that is being written.
+    #[error("{} was removed", .0.display())]
+    Removed(PathBuf),
+    /// There is no segment to write to.
+    #[error("there is no segment in {}", .0.display())]
+    NoSegment(PathBuf),
+    /// The bound and its reserve are used up; only possible where requests are served although nothing can be written.
     #[error("the spool is full")]
     Full,
     /// A record of more than 16 MiB.
@@ -71,6 +95,17 @@ pub enum Error {
         /// Its size.
         bytes: usize,
     },
+}
+
+/// Whether records can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They can.
+    Good = 0,
+    /// The bound is reached; what is under way still finds room.
+    Full = 1,
+    /// The disk takes nothing.
+    Failed = 2,
 }
 
 /// Where reading ended; given back to [`Spool::acknowledge`].
@@ -94,11 +129,15 @@ pub struct Batch {
 /// How much waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
-    /// Records that are not acknowledged.
+    /// Records on disk that are not acknowledged.
     pub records: u64,
+    /// Records in memory that the disk did not take.
+    pub unwritten: usize,
     /// Of all records on disk.
     pub bytes: u64,
-    /// When the oldest of them began, Unix milliseconds.
+    /// Bytes at which it is full.
+    pub bound: u64,
+    /// When the oldest on disk began, Unix milliseconds.
     pub oldest_ms: Option<i64>,
 }
 
@@ -110,109 +149,195 @@ pub struct Spool {
 
 struct Shared {
     log: Mutex<Log>,
-    /// Of all records on disk; read without the lock.
-    bytes: AtomicU64,
+    slots: Slots,
+    /// What a killed process left, until it is settled.
+    left: Mutex<Vec<Left>>,
+    /// As in [`Standing`]; read without the lock.
+    standing: AtomicU8,
+    failure: SpoolFailure,
     max_bytes: u64,
+    /// Per cent of the bound that was last warned of.
+    warned: AtomicU64,
+    /// When the oldest record that waits began, and where reading begins.
+    oldest: Mutex<Option<(Position, i64)>>,
+    /// The segment that cannot be read, and how often that was tried.
+    unreadable: Mutex<(u64, u32)>,
     arrived: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under the lock can only come before or after a whole record.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
     fn log(&self) -> MutexGuard<'_, Log> {
-        // A panic under the lock can only come before or after a whole record.
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.log)
+    }
+
+    fn publish(&self, log: &Log) {
+        let standing = match () {
+            () if log.trouble.is_some() => Standing::Failed,
+            () if log.bytes() >= log.bound() => Standing::Full,
+            () => Standing::Good,
+        };
+        self.standing.store(standing as u8, Ordering::Relaxed);
+    }
+
+    fn bound(max_bytes: u64, folder: &Path) -> u64 {
+        let size = disk::size_of_file_system(folder).unwrap_or(u64::MAX);
+        max_bytes.min(size / 100 * FILE_SYSTEM_PERCENT)
     }
 }
 
 impl Spool {
-    /// Opens or makes the spool; a record that a crash left half-written is cut off.
+    /// Opens or makes the spool. Of a disk that takes nothing now only [`Spool::standing`] says so.
     pub fn open(options: &Options) -> Result<Self, Error> {
-        let log = Log::open(options)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                bytes: AtomicU64::new(log.bytes()),
-                log: Mutex::new(log),
-                max_bytes: options.max_bytes,
-                arrived: Notify::new(),
-            }),
-        })
+        Self::open_on(options, Disk::default())
+    }
+
+    fn open_on(options: &Options, disk: Disk) -> Result<Self, Error> {
+        let folder = &options.folder;
+        fs::create_dir_all(folder).map_err(disk::io_error("create", folder))?;
+        let lock = Lock::take(folder)?;
+        let left = slots::left(folder);
+        let mut ids = slots::ids(&left);
+        open::strike_out(&disk, folder, &mut ids)?;
+        let (left, spent) = left.into_iter().partition::<Vec<_>, _>(|left| ids.contains(&left.entry.id));
+        let slots = Slots::open(disk.clone(), folder, options.slots, &spent, &left);
+        let bounded = Options { max_bytes: Shared::bound(options.max_bytes, folder), ..options.clone() };
+        let log = Log::open(&bounded, disk, lock)?;
+        let shared = Shared {
+            slots,
+            left: Mutex::new(left),
+            standing: AtomicU8::new(0),
+            failure: options.failure,
+            max_bytes: options.max_bytes,
+            warned: AtomicU64::new(0),
+            oldest: Mutex::default(),
+            unreadable: Mutex::default(),
+            arrived: Notify::new(),
+            log: Mutex::new(log),
+        };
+        shared.publish(&shared.log());
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Notes a request that a provider was chosen for. `None`: there is no room, and after a kill nobody knows of it.
+    pub fn begin(&self, entry: &Entry<'_>) -> Option<Slot> {
+        self.shared.slots.begin(entry)
+    }
+
+    /// What is known of that request changed.
+    pub fn change(&self, slot: &Slot, entry: &Entry<'_>) {
+        self.shared.slots.change(slot, entry);
+    }
+
+    /// There will be no record of that request.
+    pub fn forget(&self, slot: Slot) {
+        self.shared.slots.end(slot);
+    }
+
+    /// The newest table that a request was pinned to which a killed process left; `None`: it left none.
+    pub fn newest_left(&self) -> Option<Generation> {
+        lock(&self.shared.left).iter().map(|left| left.entry.generation).max()
+    }
+
+    /// Records what a killed process left, each once; how many that were. Their slots are free from then on.
+    pub fn settle_left(&self, record: impl Fn(Entry<'static>) -> UsageRecord) -> usize {
+        let left = std::mem::take(&mut *lock(&self.shared.left));
+        let count = left.len();
+        for Left { slot, entry } in left {
+            let record = record(entry);
+            if let Err(error) = self.append(&record, Some(Slot(slot))) {
+                tracing::error!(request_id = %record.id, %error, "an interrupted request could not be recorded");
+            }
+        }
+        count
     }
 
     /// Writes one record. It is in the kernel's hands when this returns: only a power cut within the sync
-    /// interval can take it. Takes microseconds; callable from `Drop`.
-    pub fn append(&self, record: &UsageRecord) -> Result<(), Error> {
+    /// interval can take it. While the disk takes nothing it waits in memory, and its slot stands for it. Takes
+    /// microseconds; callable from `Drop`.
+    pub fn append(&self, record: &UsageRecord, slot: Option<Slot>) -> Result<(), Error> {
         thread_local! {
             static FRAME: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }
         FRAME.with_borrow_mut(|frame| {
             segment::encode(record, frame)?;
             let mut log = self.shared.log();
-            let max_bytes = self.shared.max_bytes;
-            // A quarter beyond the bound is kept for requests that were admitted before it was reached.
-            if log.bytes() + frame.len() as u64 > max_bytes.saturating_add(max_bytes / 4) {
-                return Err(Error::Full);
+            if log.trouble.is_none() && log.bytes() < log.bound() {
+                match log.append(frame) {
+                    Ok(wake) => {
+                        self.appended(log, slot, wake);
+                        return Ok(());
+                    }
+                    Err(error) => log.fail(&error, false),
+                }
             }
-            let wake = log.append(frame)?;
-            self.shared.bytes.store(log.bytes(), Ordering::Relaxed);
-            drop(log);
-            if wake {
-                self.shared.arrived.notify_one();
-            }
-            Ok(())
+            self.append_beyond(log, frame, slot)
         })
     }
 
-    /// Whether the bound is reached: then requests with a money limit are refused rather than their spending
-    /// lost. Takes no lock.
-    pub fn is_full(&self) -> bool {
-        self.shared.bytes.load(Ordering::Relaxed) >= self.shared.max_bytes
-    }
-
-    /// The oldest records that are not acknowledged, at most `max` and about a megabyte. Waits for a first one,
-    /// then at most `linger` for more; a `linger` of zero does not wait at all. What is not acknowledged is read
-    /// again by the next call. One reader at a time; cancel-safe: nothing is taken out.
-    pub async fn next_batch(&self, max: usize, linger: Duration) -> Batch {
-        let max = max.max(1);
-        loop {
-            if !linger.is_zero() {
-                self.wait(1).await;
-                // Running out of patience is the normal case.
-                let _ = timeout(linger, self.wait(max as u64)).await;
-            }
-            // Read without the lock, so that no request waits for it.
-            let view = self.shared.log().view();
-            let batch = view.read(max, MAX_BATCH_BYTES);
-            if linger.is_zero() || batch.position != view.start {
-                return batch;
-            }
-            tokio::time::sleep(UNREADABLE_PAUSE).await;
+    fn appended(&self, log: MutexGuard<'_, Log>, slot: Option<Slot>, wake: bool) {
+        // Under the lock: once the record can be delivered, its slot can be emptied.
+        if let Some(slot) = slot {
+            self.shared.slots.end(slot);
         }
-    }
-
-    async fn wait(&self, records: u64) {
-        while !self.shared.log().has(records) {
-            self.shared.arrived.notified().await;
-        }
-    }
-
-    /// Everything up to `position` has been committed and is forgotten. An older position does nothing.
-    pub fn acknowledge(&self, position: Position) {
-        let mut log = self.shared.log();
-        let done = log.acknowledge(position);
-        self.shared.bytes.store(log.bytes(), Ordering::Relaxed);
+        self.shared.publish(&log);
         drop(log);
-        done.tidy();
+        if wake {
+            self.shared.arrived.notify_one();
+        }
     }
 
-    /// How much waits.
-    pub fn depth(&self) -> Depth {
-        let view = self.shared.log().view();
-        view.depth()
+    /// The record of a request that was admitted before the bound was reached or the disk failed: it goes into the
+    /// reserve, or it waits in memory.
+    #[cold]
+    fn append_beyond(
+        &self,
+        mut log: MutexGuard<'_, Log>,
+        frame: &[u8],
+        slot: Option<Slot>,
+    ) -> Result<(), Error> {
+        let is_served = self.shared.failure == SpoolFailure::Serve;
+        let reserve = log.bound() / 4;
+        if log.trouble.is_none() {
+            // Where new requests still come, the reserve has an end.
+            if is_served && log.bytes() + frame.len() as u64 > log.bound().saturating_add(reserve) {
+                slot.into_iter().for_each(|slot| self.shared.slots.end(slot));
+                return Err(Error::Full);
+            }
+            match log.append(frame) {
+                Ok(wake) => {
+                    self.appended(log, slot, wake);
+                    return Ok(());
+                }
+                Err(error) => log.fail(&error, false),
+            }
+        }
+        let kept = log.backlog.keep(frame, slot);
+        self.shared.publish(&log);
+        kept.map_err(|slot| {
+            // Its slot stands for it, unless that would use them all up.
+            slot.into_iter().filter(|_| is_served).for_each(|slot| self.shared.slots.end(slot));
+            Error::Full
+        })
     }
 
-    /// Forces everything to disk. Blocks; call it where blocking is allowed.
-    pub fn sync(&self) -> io::Result<()> {
-        // Not under the lock: a slow disk must not hold up the requests.
-        let files = self.shared.log().unsynced();
-        files.iter().try_for_each(|file| file.sync_data())
+    /// Whether records can be written. Takes no lock.
+    pub fn standing(&self) -> Standing {
+        match self.shared.standing.load(Ordering::Relaxed) {
+            0 => Standing::Good,
+            1 => Standing::Full,
+            _ => Standing::Failed,
+        }
+    }
+
+    /// Why new requests are refused, if they are. Takes no lock.
+    pub fn refuses(&self) -> Option<Standing> {
+        let standing = self.standing();
+        let is_refused = standing != Standing::Good && self.shared.failure == SpoolFailure::Refuse;
+        is_refused.then_some(standing)
     }
 }

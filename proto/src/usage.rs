@@ -113,6 +113,8 @@ words!(
         Cut = "cut",
         /// This proxy failed.
         Internal = "internal",
+        /// This proxy was killed while it served it; what it came to is not known.
+        Interrupted = "interrupted",
     }
 );
 
@@ -230,7 +232,7 @@ pub struct UsageRecord {
     pub streamed: bool,
     /// How it ended.
     pub outcome: Outcome,
-    /// Status as sent to the caller; 499 if the caller hung up, 502 if the stream was cut.
+    /// Status as sent to the caller; 499 if the caller hung up, 502 if the stream was cut or the proxy killed.
     pub status: u16,
     /// Failure class or message, without secrets.
     pub error: Option<String>,

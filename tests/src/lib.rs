@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod chaos;
 pub mod client;
+pub mod disk;
 pub mod fleet;
 pub mod postgres;
 pub mod process;

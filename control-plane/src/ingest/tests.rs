@@ -196,6 +196,36 @@ async fn what_is_held_counts_towards_limits_and_in_no_cost() {
     assert_eq!(rollup_mismatches(conn, at(START_MS), at(START_MS + 24 * HOUR_MS)).await.expect("check"), 0);
 }
 
+#[tokio::test]
+async fn an_interrupted_request_counts_as_an_error_and_never_beside_its_true_record() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let interrupted = |number: u8| pb::UsageRecord {
+        outcome: "interrupted".to_owned(),
+        usage_source: "estimated".to_owned(),
+        status: 502,
+        duration_ms: 0,
+        ..record(number, START_MS, "0.5")
+    };
+    // The first one's true record came before the kill.
+    write(&mut conn, vec![record(1, START_MS, "1")]).await.expect("write");
+    let written = write(&mut conn, vec![interrupted(1), interrupted(2)]).await.expect("write");
+    assert_eq!((written.inserted, written.known, written.refused.len()), (1, 1, 0));
+    let outcomes: Vec<String> = usage_records::table
+        .order(usage_records::cost)
+        .select(usage_records::outcome)
+        .load(&mut conn)
+        .await
+        .expect("rows");
+    assert_eq!(outcomes, ["interrupted", "completed"]);
+    let sums: (i64, i64, BigDecimal) = usage_hourly::table
+        .select((usage_hourly::requests, usage_hourly::errors, usage_hourly::cost))
+        .get_result(&mut conn)
+        .await
+        .expect("sums");
+    assert_eq!((sums.0, sums.1, sums.2.normalized().to_string().as_str()), (2, 1, "1.5"));
+}
+
 type Spoil = fn(&mut pb::UsageRecord);
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Setting;
+use crate::spool::tests::{options, record};
 use crate::telemetry::metrics::Metrics;
 use arc_swap::ArcSwap;
 use http_body_util::BodyExt;
@@ -15,6 +16,10 @@ async fn text(answer: Response<Full<Bytes>>) -> (u16, String) {
 async fn readiness_tells_the_truth() {
     let (ready, is_ready) = watch::channel(false);
     let tasks = Tasks::new(tokio::runtime::Handle::current());
+    let (open, is_open) = watch::channel(false);
+    let folder = std::env::temp_dir().join(format!("switchyard-ops-{}", std::process::id()));
+    // A spool whose bound is reached at once.
+    let spool = Spool::open(&options(folder.clone(), 1, 1)).unwrap();
     let ops = Ops {
         proxy_id: "p1".into(),
         vital: tasks.vital().clone(),
@@ -23,6 +28,8 @@ async fn readiness_tells_the_truth() {
         table: Snapshot::empty(),
         health: Book::new(),
         watching: Watching { ready: is_ready, status: Arc::<ArcSwap<Status>>::default() },
+        open: is_open,
+        spool: spool.clone(),
         draining: Arc::default(),
         trouble: Arc::default(),
     };
@@ -30,7 +37,11 @@ async fn readiness_tells_the_truth() {
     assert_eq!(get("/livez").await.0, 200);
     assert_eq!(get("/readyz").await, (503, "no routing table yet\n".into()));
     ready.send_replace(true);
+    assert_eq!(get("/readyz").await, (503, "starting\n".into()));
+    open.send_replace(true);
     assert_eq!(get("/readyz").await, (200, "ready\n".into()));
+    spool.append(&record(1), None).unwrap();
+    assert_eq!(get("/readyz").await, (503, "the spool is full\n".into()));
     ops.draining.store(true, Ordering::Relaxed);
     assert_eq!(get("/readyz").await, (503, "draining\n".into()));
     assert_eq!(get("/livez").await.0, 200);
@@ -59,4 +70,5 @@ async fn readiness_tells_the_truth() {
     }
     assert!(!ops.is_told(&HeaderMap::new()));
     assert_eq!(text(ops.answer(&Method::POST, "/livez", true)).await.0, 405);
+    std::fs::remove_dir_all(folder).unwrap();
 }

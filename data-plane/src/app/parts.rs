@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::health::Book;
 use crate::probe;
 use crate::proxy;
-use crate::spool::Spool;
+use crate::spool::{Spool, Standing};
 use crate::store::{self, Ledger};
 use crate::table::Snapshot;
 use crate::tasks::Tasks;
@@ -16,9 +16,12 @@ use crate::upstream::{self, Tls};
 use crate::{server, spool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+
+/// How often the spool is looked after.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 
 /// What one traffic thread is made from.
 #[derive(Clone)]
@@ -145,7 +148,11 @@ pub(super) fn measure(spool: &Spool, metrics: &Metrics, reported: &AtomicI64) {
     metrics
         .spool_oldest_seconds
         .set(depth.oldest_ms.map_or(0.0, |at| (now_ms() - at).max(0) as f64 / 1000.0));
-    metrics.spool_full.set(f64::from(u8::from(spool.is_full())));
+    metrics.spool_fill.set(depth.bytes as f64 / depth.bound.max(1) as f64);
+    metrics.spool_unwritten.set(depth.unwritten as f64);
+    let standing = spool.standing();
+    metrics.spool_full.set(f64::from(u8::from(standing == Standing::Full)));
+    metrics.spool_failed.set(f64::from(u8::from(standing == Standing::Failed)));
 }
 
 fn spooling(config: &Config) -> spool::Options {
@@ -153,16 +160,44 @@ fn spooling(config: &Config) -> spool::Options {
         folder: config.data_dir.join("spool"),
         max_bytes: config.spool_max_bytes,
         segment_bytes: config.spool_segment_bytes,
+        slots: config.spool_slots,
+        failure: config.spool_failure,
+    }
+}
+
+/// Starts what the spool needs from time to time.
+pub(super) fn look_after(spool: &Spool, sync_every: Duration, tasks: &Tasks, metrics: &Arc<Metrics>) {
+    let syncing = sync(spool.clone(), sync_every, tasks.clone(), Arc::clone(metrics));
+    let stopping = tasks.stopping().clone();
+    tasks.spawn_vital("spool-sync", async move {
+        stopping.run_until_cancelled(syncing).await;
+    });
+    let tending = tend(spool.clone(), tasks.clone());
+    let stopping = tasks.stopping().clone();
+    tasks.spawn_vital("spool-tend", async move {
+        stopping.run_until_cancelled(tending).await;
+    });
+}
+
+/// Looks each second whether the spool can be written, and how full it is.
+async fn tend(spool: Spool, tasks: Tasks) {
+    loop {
+        let tended = spool.clone();
+        // A panic is logged; the next second is another chance.
+        let _ = tasks.blocking("spool-tend", move || tended.tend()).await;
+        tokio::time::sleep(TEND_EVERY).await;
     }
 }
 
 /// Forces the spool to disk from time to time; what a power cut can take is one interval.
-pub(super) async fn sync(spool: Spool, interval: Duration, tasks: Tasks) {
+async fn sync(spool: Spool, interval: Duration, tasks: Tasks, metrics: Arc<Metrics>) {
     loop {
         tokio::time::sleep(interval).await;
         let spool = spool.clone();
+        let began = Instant::now();
         if let Some(Err(error)) = tasks.blocking("spool-sync", move || spool.sync()).await {
             tracing::error!(%error, "the spool cannot be forced to disk");
         }
+        metrics.spool_sync_seconds.set(began.elapsed().as_secs_f64());
     }
 }

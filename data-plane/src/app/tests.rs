@@ -45,7 +45,9 @@ fn it_starts_without_a_control_plane_says_so_and_ends_in_order() {
     assert!(get(ops, "/livez").starts_with("HTTP/1.1 200"));
     assert!(get(ops, "/readyz").starts_with("HTTP/1.1 503"));
     assert!(get(ops, "/metrics").contains("switchyard_proxy_config_stale_seconds"));
-    assert!(get(address, "/v1/models").starts_with("HTTP/1.1 503"), "{}", get(address, "/v1/models"));
+    // Nobody listens yet: callers are not told to come back by one who cannot say when.
+    let refused = TcpStream::connect(address).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 
     let stop = bound.stop();
     let running = std::thread::spawn(move || bound.run());

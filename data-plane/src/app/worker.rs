@@ -1,6 +1,7 @@
 //! One traffic thread: its own runtime, listener, limiter and upstream connections. Nothing on it is shared
 //! except through [`Common`].
 
+use super::opening::Open;
 use super::parts::Common;
 use super::{Error, Stop};
 use crate::probe::Prober;
@@ -9,6 +10,7 @@ use crate::server::Server;
 use crate::store::{self, Limiter, Settler};
 use crate::tasks;
 use crate::upstream::Client;
+use socket2::Socket;
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -19,26 +21,29 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 /// Threads for name look-ups, per traffic thread; each look-up blocks one.
 const BLOCKING_THREADS: usize = 8;
 /// How long the last settlements may take.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts one thread per listener and waits until each stands.
+/// Starts one thread per socket and waits until each stands.
 pub(super) fn start(
-    listeners: Vec<TcpListener>,
+    sockets: Vec<Socket>,
     common: &Common,
     stop: &Stop,
+    open: &Open,
 ) -> Result<Vec<JoinHandle<()>>, Error> {
     let (stands, standing) = mpsc::channel();
-    let count = listeners.len();
+    let count = sockets.len();
     let mut threads = Vec::with_capacity(count);
-    for (index, listener) in listeners.into_iter().enumerate() {
+    for (index, socket) in sockets.into_iter().enumerate() {
         let (common, stop, stands) = (common.clone(), stop.clone(), stands.clone());
+        let door = Door { socket, open: open.clone() };
         let thread = std::thread::Builder::new().name(format!("traffic-{index}"));
         threads.push(thread.spawn(move || {
-            if let Err(error) = run((index, listener), &common, &stop, &stands) {
+            if let Err(error) = run((index, door), &common, &stop, &stands) {
                 // Without this thread the proxy would go on with less; better to say so and end.
                 tracing::error!(%error, "a traffic thread cannot run");
                 stop.drain.cancel();
@@ -70,7 +75,7 @@ fn failed(stop: &Stop, threads: Vec<JoinHandle<()>>, error: Error) -> Error {
 
 type Stands = mpsc::Sender<Result<(), store::OpenError>>;
 
-fn run(seat: (usize, TcpListener), common: &Common, stop: &Stop, stands: &Stands) -> io::Result<()> {
+fn run(seat: (usize, Door), common: &Common, stop: &Stop, stands: &Stands) -> io::Result<()> {
     let runtime =
         runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
     let local = LocalSet::new();
@@ -88,8 +93,22 @@ fn run(seat: (usize, TcpListener), common: &Common, stop: &Stop, stands: &Stands
     })
 }
 
+/// A thread's part of the traffic port.
+struct Door {
+    socket: Socket,
+    open: Open,
+}
+
+impl Door {
+    /// The listener, once callers can connect; `None` if the proxy is to end before.
+    async fn opened(mut self, drain: &CancellationToken) -> Option<TcpListener> {
+        let open = drain.run_until_cancelled(self.open.wait_for(|open| *open)).await?;
+        open.is_ok().then(|| self.socket.into())
+    }
+}
+
 async fn serve(
-    (index, listener): (usize, TcpListener),
+    (index, door): (usize, Door),
     common: &Common,
     stop: &Stop,
     limiter: Limiter,
@@ -111,9 +130,13 @@ async fn serve(
     let proxy = Proxy::new(common.proxy.clone(), limiter, client);
     let handler = move |request, peer| Rc::clone(&proxy).handle(request, peer);
     let server = Server::new(common.server(stop.hurry.clone()));
-    let cut = server.run(listener, handler, stop.drain.clone()).await?;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut at the drain deadline");
+    if let Some(listener) = door.opened(&stop.drain).await {
+        let cut = server.run(listener, handler, stop.drain.clone()).await?;
+        if cut > 0 {
+            tracing::warn!(cut, "connections were cut at the drain deadline");
+        }
+    } else {
+        drop(handler);
     }
     // The proxy is gone and with it the limiter: the settler ends when its queue is empty.
     if timeout(SETTLE_TIMEOUT, all_settled).await.is_err() {

@@ -166,6 +166,13 @@ choices! {
         /// Too Many Requests, for clients that understand only that.
         TooManyRequests = "429",
     }
+    /// What becomes of new requests while records cannot be written.
+    SpoolFailure {
+        /// 503, and the proxy is not ready.
+        Refuse = "refuse",
+        /// Served; their records may be lost.
+        Serve = "serve",
+    }
     /// What a caller who hung up pays.
     BillAborted {
         /// What was seen, estimated where the upstream did not say.

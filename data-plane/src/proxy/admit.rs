@@ -7,6 +7,7 @@ use super::price;
 use super::refuse::Refusal;
 use super::seats::{Admitted, First};
 use crate::limit;
+use crate::spool::Standing;
 use crate::store::{Admission, Line};
 use contract::money::NanoUsd;
 use llm::request::Ask;
@@ -27,17 +28,25 @@ impl Proxy {
         refusal
     }
 
+    /// Nothing is served whose record would be lost.
+    pub(super) fn can_record(&self) -> Result<(), Refusal> {
+        match self.shared.spool.refuses() {
+            None => Ok(()),
+            Some(Standing::Full) => Err(Refusal::SpoolFull),
+            Some(_) => Err(Refusal::SpoolFailed),
+        }
+    }
+
     /// All limits at once: the caller's, and those of the first provider that has room where one has limits.
     pub(super) async fn admit(&self, meter: &mut Meter, ask: Option<&Ask<'_>>) -> Result<Admitted, Refusal> {
         let opening = meter.opening();
         let caller = &opening.caller;
         let zone = opening.table.owner(caller.user.owner_id).time_zone;
         let counters = self.plans.counters(&caller.key, &caller.user, zone, opening.started_at_ms);
+        // Again: its body may have taken a while.
+        self.can_record()?;
         let is_money = counters.iter().any(limit::Counter::is_money);
         if is_money {
-            if self.shared.spool.is_full() {
-                return Err(Refusal::SpoolFull);
-            }
             price::check(&self.shared, opening)?;
         }
         let is_limited = Self::is_limited(&self.ground(&opening.table, opening));

@@ -16,6 +16,7 @@ use crate::clock::Instant;
 use crate::health::Pass;
 use crate::limit::Counters;
 use crate::live::Seat;
+use crate::spool::Slot;
 use crate::store::{Hold, Limiter, Settlement};
 use crate::table::Upstream;
 use crate::telemetry::{self, trace};
@@ -67,6 +68,8 @@ pub struct Meter {
     response_bytes: u64,
     first_byte: Option<Instant>,
     blocked: Option<(String, String)>,
+    /// Where the spool knows it from after a kill.
+    slot: Option<Slot>,
     span: tracing::Span,
     finished: bool,
 }
@@ -95,6 +98,7 @@ impl Meter {
             response_bytes: 0,
             first_byte: None,
             blocked: None,
+            slot: None,
             span,
             finished: false,
         }
@@ -158,6 +162,9 @@ impl Meter {
 
     /// A request that was refused at admission leaves no record and holds nothing.
     pub fn disarm(mut self: Box<Self>) {
+        if let Some(slot) = self.slot.take() {
+            self.shared.spool.forget(slot);
+        }
         self.finished = true;
     }
 
@@ -166,7 +173,8 @@ impl Meter {
         self.blocked = Some((by.to_owned(), reason));
     }
 
-    /// An attempt begins: its provider is the record's provider until another one is tried.
+    /// An attempt begins: its provider is the record's provider until another one is tried. From here on the spool
+    /// knows of the request, because from here on it may cost something.
     pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str, pass: Pass) {
         self.pass = pass;
         self.hold_tried = true;
@@ -174,6 +182,11 @@ impl Meter {
         self.upstream_model = Some(model.to_owned());
         if let Some(seat) = &self.seat {
             seat.at(upstream.row.id);
+        }
+        let entry = self.opening.entry(upstream.row.id, model);
+        match &self.slot {
+            None => self.slot = self.shared.spool.begin(&entry),
+            Some(slot) => self.shared.spool.change(slot, &entry),
         }
     }
 
@@ -277,7 +290,7 @@ impl Meter {
         trace::finish_request(&self.span, &record);
         self.shared.metrics.finished(&record);
         telemetry::access(&record);
-        if let Err(error) = self.shared.spool.append(&record) {
+        if let Err(error) = self.shared.spool.append(&record, self.slot.take()) {
             self.shared.metrics.record_lost();
             tracing::error!(request_id = %record.id, %error, "a usage record could not be written to the spool");
         }

@@ -5,16 +5,18 @@ use super::head::{header, ip_text};
 use crate::clock::Instant;
 use crate::limit::Counters;
 use crate::live::{Open, Spoken};
+use crate::spool::Entry;
 use crate::store::{Ask as Claim, Home};
 use crate::table::Snapshot;
 use bytes::Bytes;
-use contract::ids::RequestId;
+use contract::ids::{ProviderId, RequestId};
 use contract::money::NanoUsd;
 use contract::usage::Dialect;
 use http::request::Parts;
 use llm::EndpointKind;
 use llm::dialect::Route;
 use llm::request::Ask;
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,6 +82,30 @@ impl Opening {
     pub fn home(&self) -> Home {
         let owner = self.caller.user.owner_id;
         Home { owner, naming: self.table.owner(owner).counter_naming }
+    }
+
+    /// What is kept of it in case that this process is killed.
+    pub fn entry<'a>(&'a self, provider: ProviderId, sent: &'a str) -> Entry<'a> {
+        Entry {
+            id: self.id,
+            started_at_ms: self.started_at_ms,
+            owner: self.caller.user.owner_id,
+            user: self.caller.user.id,
+            key: self.caller.key.id,
+            provider,
+            generation: self.table.generation,
+            request_bytes: self.request_bytes,
+            messages: self.messages_count,
+            dialect: self.dialect,
+            streamed: self.streamed,
+            metered: self.kind.is_metered(),
+            model: Cow::Borrowed(&self.model),
+            session: Cow::Borrowed(self.session.as_deref().unwrap_or_default()),
+            endpoint: Cow::Borrowed(&self.endpoint),
+            upstream_model: Cow::Borrowed(if sent == self.model { "" } else { sent }),
+            client_ip: Cow::Borrowed(&self.client_ip),
+            user_agent: Cow::Borrowed(self.user_agent.as_deref().unwrap_or_default()),
+        }
     }
 
     /// What the limiter is asked for this request.

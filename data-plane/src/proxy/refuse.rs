@@ -43,9 +43,12 @@ pub enum Refusal {
     /// This proxy holds no table yet.
     #[error("this proxy has no configuration yet, try again in a moment")]
     NotReady,
-    /// The spool is at its bound: money could not be accounted for.
-    #[error("this proxy cannot record spending at the moment, try again later")]
+    /// The spool is at its bound: what is used could not be accounted for.
+    #[error("this proxy cannot record usage at the moment, try again later")]
     SpoolFull,
+    /// The spool cannot be written, with the same consequence.
+    #[error("this proxy cannot record usage at the moment, try again later")]
+    SpoolFailed,
     /// This proxy is about to stop, or over a bound of its own.
     #[error("this proxy is overloaded, try again in a moment")]
     Overloaded,
@@ -162,6 +165,7 @@ impl Refusal {
             Self::UserExpired => "user_expired",
             Self::NotReady => "not_ready",
             Self::SpoolFull => "spool_full",
+            Self::SpoolFailed => "spool_failed",
             Self::Overloaded => "body_budget",
             Self::NoRoute { .. } => "not_found",
             Self::BodyTooLarge { .. } => "request_too_large",
@@ -200,9 +204,11 @@ impl Refusal {
             | Self::KeyExpired
             | Self::UserDisabled
             | Self::UserExpired => StatusCode::UNAUTHORIZED,
-            Self::NotReady | Self::SpoolFull | Self::Overloaded | Self::Unavailable { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady
+            | Self::SpoolFull
+            | Self::SpoolFailed
+            | Self::Overloaded
+            | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute { .. } | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Guessing(_) => StatusCode::TOO_MANY_REQUESTS,
@@ -234,7 +240,9 @@ impl Refusal {
     /// When trying again makes sense.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::NotReady | Self::SpoolFull | Self::Overloaded => Some(Duration::from_secs(1)),
+            Self::NotReady | Self::Overloaded => Some(Duration::from_secs(1)),
+            // Long enough for a balancer to see that this proxy is not ready.
+            Self::SpoolFull | Self::SpoolFailed => Some(Duration::from_secs(5)),
             Self::Guessing(left) => Some(*left),
             Self::Limited(refusal, _) => refusal.retry_after,
             Self::Unavailable { retry_after, .. } => *retry_after,

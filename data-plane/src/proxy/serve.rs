@@ -83,6 +83,7 @@ impl Proxy {
         if route.kind.is_local() {
             return Ok(models::answer(&self.lists, &table, &caller, head, &route));
         }
+        self.can_record()?;
         let mut share = Share::new(&self.shared.budget);
         let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
         let ask = read(head, &route, &body)?;

@@ -46,7 +46,8 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
     };
     change(&mut settings);
     let metrics = Arc::clone(&settings.metrics);
-    let (address, mut listeners) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    let (address, mut sockets) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+    listen(&sockets[0]).unwrap();
     let (chunks, received) = mpsc::channel::<Bytes>(8);
     let received = Rc::new(RefCell::new(Some(received)));
     let handler = move |request: Request<Incoming>, _peer| {
@@ -77,7 +78,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
         }
     };
     let drain = CancellationToken::new();
-    let running = Server::new(settings).run(listeners.remove(0), handler, drain.clone());
+    let running = Server::new(settings).run(sockets.remove(0).into(), handler, drain.clone());
     let cut = tokio::task::spawn_local(async move { running.await.unwrap() });
     Fixture { address, drain, metrics, chunks, cut }
 }
@@ -357,6 +358,6 @@ async fn an_answer_before_the_body_is_read_arrives() {
 #[tokio::test]
 async fn threads_share_a_port() {
     let (address, listeners) = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
-    assert!(listeners.iter().all(|one| one.local_addr().unwrap() == address));
+    assert!(listeners.iter().all(|one| one.local_addr().unwrap() == address.into()));
     assert!(address.port() > 0);
 }

@@ -1,11 +1,9 @@
 //! Reads records out of segments, without holding up those who write.
 
-use super::segment::Frames;
-use super::{Batch, Depth, Position, SPOOL_DAMAGED};
+use super::disk::Disk;
+use super::segment::{Frames, Next};
+use super::{Batch, Position};
 use bytes::Bytes;
-use contract::pb;
-use prost::Message;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,74 +24,74 @@ pub(super) struct Extent {
 
 /// What waits, as it stood at one moment.
 pub(super) struct View {
+    pub(super) disk: Disk,
     pub(super) folder: Arc<Path>,
     pub(super) start: Position,
     pub(super) extents: Vec<Extent>,
-    pub(super) records: u64,
-    pub(super) bytes: u64,
+}
+
+/// What a look at a view gave.
+pub(super) struct Reading {
+    pub(super) batch: Batch,
+    /// Places that cannot be read: segment and offset.
+    pub(super) damage: Vec<(u64, u64)>,
+    /// The segment that stopped the reading, and why.
+    pub(super) stuck: Option<(u64, io::Error)>,
 }
 
 impl View {
     /// The oldest records.
-    pub(super) fn read(&self, max: usize, max_bytes: u64) -> Batch {
-        let mut batch = Batch { records: Vec::new(), position: self.start };
+    pub(super) fn read(&self, max: usize, max_bytes: u64) -> Reading {
+        let batch = Batch { records: Vec::new(), position: self.start };
+        let mut reading = Reading { batch, damage: Vec::new(), stuck: None };
         let mut left = max_bytes;
         for extent in &self.extents {
-            match self.read_extent(extent, max, &mut left, &mut batch) {
-                Ok(true) => {}
+            match self.read_extent(extent, max, &mut left, &mut reading) {
+                Ok(true) => {
+                    // Whatever could be read: here it ends.
+                    let position =
+                        Position { ordinal: extent.until, segment: extent.number, offset: extent.to };
+                    reading.batch.position = position.max(reading.batch.position);
+                }
                 Ok(false) => break,
                 Err(error) => {
-                    tracing::error!(%error, segment = extent.number, "a spool segment cannot be read");
+                    reading.stuck = Some((extent.number, error));
                     break;
                 }
             }
         }
-        batch
+        reading
     }
 
-    /// Whether there is room for more. Damage inside of a segment hides what follows it in there.
+    /// Whether there is room for more.
     fn read_extent(
         &self,
         extent: &Extent,
         max: usize,
         left: &mut u64,
-        batch: &mut Batch,
+        reading: &mut Reading,
     ) -> io::Result<bool> {
-        let file = File::open(path(&self.folder, extent.number))?;
-        let mut frames = Frames::new(file, extent.from)?;
+        if extent.from >= extent.to {
+            return Ok(true);
+        }
+        let file = self.disk.open(&path(&self.folder, extent.number))?;
+        let mut frames = Frames::new(file, extent.from, extent.to)?;
         let mut record = Vec::new();
-        while frames.offset() < extent.to && frames.next(&mut record)?.is_some() {
-            batch.position.segment = extent.number;
-            batch.position.offset = frames.offset();
-            batch.position.ordinal += 1;
-            batch.records.push(Bytes::copy_from_slice(&record));
-            *left = left.saturating_sub(record.len() as u64);
-            if batch.records.len() >= max || *left == 0 {
-                return Ok(false);
+        let batch = &mut reading.batch;
+        loop {
+            match frames.next(&mut record)? {
+                Next::End => return Ok(true),
+                Next::Damage { from, .. } => reading.damage.push((extent.number, from)),
+                Next::Record => {
+                    let ordinal = (batch.position.ordinal + 1).min(extent.until);
+                    batch.position = Position { ordinal, segment: extent.number, offset: frames.offset() };
+                    batch.records.push(Bytes::copy_from_slice(&record));
+                    *left = left.saturating_sub(record.len() as u64);
+                    if batch.records.len() >= max || *left == 0 {
+                        return Ok(false);
+                    }
+                }
             }
-        }
-        if frames.offset() < extent.to {
-            let lost = extent.until - batch.position.ordinal;
-            metrics::counter!(SPOOL_DAMAGED).increment(lost);
-            tracing::error!(
-                segment = extent.number,
-                lost,
-                "a spool segment is damaged; its rest is left out"
-            );
-            batch.position = Position { ordinal: extent.until, segment: extent.number, offset: extent.to };
-        }
-        Ok(true)
-    }
-
-    /// How much waits.
-    pub(super) fn depth(&self) -> Depth {
-        let oldest = self.read(1, 1).records.into_iter().next();
-        Depth {
-            records: self.records,
-            bytes: self.bytes,
-            oldest_ms: oldest
-                .and_then(|record| pb::UsageRecord::decode(record).ok())
-                .map(|record| record.started_at_ms),
         }
     }
 }

@@ -1,12 +1,17 @@
 //! Nothing lost, nothing invented: torn ends, restarts, acknowledgements, the bound, many threads.
 
+pub(super) mod faults;
+mod slots;
+mod trouble;
+
 use super::*;
 use contract::ids::{Generation, KeyId, RequestId, UserId};
 use contract::pb;
 use contract::usage::{Dialect, Outcome, TokenCounts, UsageSource};
+use faults::Faults;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::fs;
+use std::time::Duration;
 
 struct Folder(PathBuf);
 
@@ -22,7 +27,25 @@ impl Folder {
     }
 
     fn open_with(&self, segment_bytes: u64, max_bytes: u64) -> Spool {
-        Spool::open(&Options { folder: self.0.clone(), max_bytes, segment_bytes }).expect("open")
+        Spool::open(&self.options(segment_bytes, max_bytes)).expect("open")
+    }
+
+    fn options(&self, segment_bytes: u64, max_bytes: u64) -> Options {
+        options(self.0.clone(), segment_bytes, max_bytes)
+    }
+
+    /// On a disk that fails when it is told to.
+    fn faulty(&self, segment_bytes: u64) -> (Spool, Arc<Faults>) {
+        let disk = Disk::default();
+        let faults = Arc::clone(&disk.faults);
+        (Spool::open_on(&self.options(segment_bytes, 1 << 30), disk).expect("open"), faults)
+    }
+
+    fn segments(&self, kind: &str) -> Vec<PathBuf> {
+        let mut found: Vec<_> =
+            files(self).filter(|path| path.extension().is_some_and(|found| found == kind)).collect();
+        found.sort_unstable();
+        found
     }
 
     fn newest(&self) -> PathBuf {
@@ -30,6 +53,10 @@ impl Folder {
         let segments = entries.filter(|path| path.extension().is_some_and(|kind| kind == "seg"));
         segments.filter(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0)).max().expect("a segment")
     }
+}
+
+pub(crate) fn options(folder: PathBuf, segment_bytes: u64, max_bytes: u64) -> Options {
+    Options { folder, max_bytes, segment_bytes, slots: 16, failure: SpoolFailure::Refuse }
 }
 
 impl Drop for Folder {
@@ -96,7 +123,7 @@ pub(crate) fn numbers(records: &[Bytes]) -> Vec<i64> {
 async fn acknowledged_records_never_come_back_and_others_always_do() {
     let folder = Folder::new("ack");
     let spool = folder.open_with(300, 1 << 30);
-    (1..=20).for_each(|number| spool.append(&record(number)).expect("append"));
+    (1..=20).for_each(|number| spool.append(&record(number), None).expect("append"));
     let batch = spool.next_batch(7, Duration::from_secs(1)).await;
     assert_eq!(batch.records.len(), 7);
     assert_eq!(all(&spool).await.len(), 20, "reading takes nothing out");
@@ -109,7 +136,7 @@ async fn acknowledged_records_never_come_back_and_others_always_do() {
     assert_eq!(spool.depth().oldest_ms, Some(8));
     let rest = spool.next_batch(100, Duration::ZERO).await;
     spool.acknowledge(rest.position);
-    spool.append(&record(21)).expect("append");
+    spool.append(&record(21), None).expect("append");
     assert_eq!(all(&spool).await, [21]);
     assert_eq!(spool.depth().records, 1);
     assert!(fs::read_dir(&folder.0).expect("list").count() <= 4, "old segments are deleted");
@@ -119,10 +146,10 @@ async fn acknowledged_records_never_come_back_and_others_always_do() {
 async fn a_torn_end_costs_only_the_torn_record() {
     let folder = Folder::new("torn");
     let spool = folder.open();
-    (1..=2).for_each(|number| spool.append(&record(number)).expect("append"));
+    (1..=2).for_each(|number| spool.append(&record(number), None).expect("append"));
     let newest = folder.newest();
     let last = fs::metadata(&newest).expect("size").len();
-    spool.append(&record(3)).expect("append");
+    spool.append(&record(3), None).expect("append");
     let whole = fs::read(&newest).expect("read");
     drop(spool);
     let start: Vec<_> = files(&folder).map(|path| (fs::read(&path).expect("read"), path)).collect();
@@ -135,7 +162,7 @@ async fn a_torn_end_costs_only_the_torn_record() {
         left.extend((cut == whole.len()).then_some(3));
         assert_eq!(all(&spool).await, left, "cut at {cut}");
         assert_eq!(spool.depth().records, left.len() as u64, "cut at {cut}");
-        spool.append(&record(4)).expect("append");
+        spool.append(&record(4), None).expect("append");
         left.push(4);
         assert_eq!(all(&spool).await, left, "cut at {cut}");
         // Once more, and the rest is acknowledged.
@@ -154,28 +181,10 @@ fn files(folder: &Folder) -> impl Iterator<Item = PathBuf> {
 }
 
 #[tokio::test]
-async fn a_damaged_record_hides_only_its_segment() {
-    let folder = Folder::new("damaged");
-    let spool = folder.open_with(400, 1 << 30);
-    (1..=30).for_each(|number| spool.append(&record(number)).expect("append"));
-    // The first segment is damaged while it waits.
-    let path = files(&folder).filter(|path| path.extension().is_some_and(|kind| kind == "seg")).min();
-    let path = path.expect("a segment");
-    let mut content = fs::read(&path).expect("read");
-    content[20] ^= 1;
-    fs::write(&path, content).expect("damage");
-    let seen = all(&spool).await;
-    assert!(seen.len() > 20 && *seen.last().expect("some") == 30, "{seen:?}");
-    let batch = spool.next_batch(100, Duration::ZERO).await;
-    spool.acknowledge(batch.position);
-    assert_eq!(spool.depth(), Depth { records: 0, bytes: spool.depth().bytes, oldest_ms: None });
-}
-
-#[tokio::test]
 async fn what_power_took_from_the_acknowledged_end_hides_nothing_new() {
     let folder = Folder::new("power");
     let spool = folder.open();
-    (1..=5).for_each(|number| spool.append(&record(number)).expect("append"));
+    (1..=5).for_each(|number| spool.append(&record(number), None).expect("append"));
     let newest = folder.newest();
     let batch = spool.next_batch(4, Duration::ZERO).await;
     spool.acknowledge(batch.position);
@@ -183,7 +192,7 @@ async fn what_power_took_from_the_acknowledged_end_hides_nothing_new() {
     fs::File::options().write(true).open(&newest).expect("open").set_len(100).expect("cut");
     let spool = folder.open();
     assert_eq!(spool.depth().records, 0, "the fifth is gone with the power");
-    spool.append(&record(6)).expect("append");
+    spool.append(&record(6), None).expect("append");
     drop(spool);
     assert_eq!(all(&folder.open()).await, [6]);
 }
@@ -200,7 +209,7 @@ async fn a_reader_waits_for_the_first_and_lingers_for_more() {
     let writer = async {
         for number in 1..=3 {
             tokio::task::yield_now().await;
-            spool.append(&record(number)).expect("append");
+            spool.append(&record(number), None).expect("append");
         }
     };
     let begun = std::time::Instant::now();
@@ -212,25 +221,30 @@ async fn a_reader_waits_for_the_first_and_lingers_for_more() {
     spool.acknowledge(batch.position);
     assert!(spool.next_batch(5, Duration::ZERO).await.records.is_empty());
     // An old position, and the same again, do nothing.
-    spool.append(&record(4)).expect("append");
+    spool.append(&record(4), None).expect("append");
     spool.acknowledge(batch.position);
     assert_eq!(all(&spool).await, [4]);
 }
 
 #[test]
-fn the_bound_is_said_before_it_is_enforced() {
+fn the_bound_is_said_and_what_is_under_way_finds_room_beyond_it() {
     let folder = Folder::new("bound");
     let mut frame = Vec::new();
     segment::encode(&record(1), &mut frame).expect("encode");
     let size = frame.len() as u64;
-    let spool = folder.open_with(1 << 20, size * 8);
-    for number in 1..=8 {
-        assert!(!spool.is_full());
-        spool.append(&record(number)).expect("below the bound");
+    for failure in [SpoolFailure::Refuse, SpoolFailure::Serve] {
+        let _ = fs::remove_dir_all(&folder.0);
+        let spool = Spool::open(&Options { failure, ..folder.options(1 << 20, size * 8) }).expect("open");
+        for number in 1..=8 {
+            assert_eq!(spool.standing(), Standing::Good);
+            spool.append(&record(number), None).expect("below the bound");
+        }
+        let refuses = (failure == SpoolFailure::Refuse).then_some(Standing::Full);
+        assert_eq!((spool.standing(), spool.refuses()), (Standing::Full, refuses));
+        (9..=10).for_each(|number| spool.append(&record(number), None).expect("the reserve"));
+        // Where new requests are refused, only those under way can come; where they are served, there is an end.
+        assert_eq!(spool.append(&record(11), None).is_ok(), failure == SpoolFailure::Refuse);
     }
-    assert!(spool.is_full());
-    (9..=10).for_each(|number| spool.append(&record(number)).expect("the reserve"));
-    assert!(matches!(spool.append(&record(11)), Err(Error::Full)));
 }
 
 #[tokio::test]
@@ -241,7 +255,7 @@ async fn many_threads_append_whole_records() {
         for thread in 0..4 {
             let spool = spool.clone();
             scope.spawn(move || {
-                (0..250).for_each(|n| spool.append(&record(thread * 1000 + n)).expect("append"))
+                (0..250).for_each(|n| spool.append(&record(thread * 1000 + n), None).expect("append"))
             });
         }
     });
@@ -255,6 +269,6 @@ async fn many_threads_append_whole_records() {
 fn one_process_at_a_time() {
     let folder = Folder::new("owner");
     let _spool = folder.open();
-    let second = Spool::open(&Options { folder: folder.0.clone(), max_bytes: 1, segment_bytes: 1 });
+    let second = Spool::open(&folder.options(1, 1));
     assert!(matches!(second, Err(Error::InUse(_))));
 }

@@ -71,8 +71,18 @@ pub struct Metrics {
     pub spool_bytes: Gauge,
     /// Age of the oldest record that waits.
     pub spool_oldest_seconds: Gauge,
+    /// Size of the spool as a part of its bound.
+    pub spool_fill: Gauge,
     /// 1 while the spool is at its bound.
     pub spool_full: Gauge,
+    /// 1 while the spool cannot be written.
+    pub spool_failed: Gauge,
+    /// Records that the disk did not take yet.
+    pub spool_unwritten: Gauge,
+    /// How long it last took to force the spool to disk.
+    pub spool_sync_seconds: Gauge,
+    /// Requests that a kill interrupted.
+    pub interrupted: Counter,
     /// Records the control plane acknowledged.
     pub records_reported: Counter,
     /// Reports that failed and are tried again.
@@ -145,7 +155,12 @@ impl Metrics {
             spool_records: gauge(names::SPOOL_RECORDS),
             spool_bytes: gauge(names::SPOOL_BYTES),
             spool_oldest_seconds: gauge(names::SPOOL_OLDEST),
+            spool_fill: gauge(names::SPOOL_FILL),
             spool_full: gauge(names::SPOOL_FULL),
+            spool_failed: gauge(names::SPOOL_FAILED),
+            spool_unwritten: gauge(names::SPOOL_UNWRITTEN),
+            spool_sync_seconds: gauge(names::SPOOL_SYNC),
+            interrupted: plain(names::INTERRUPTED),
             records_reported: plain(names::RECORDS_REPORTED),
             report_failures: plain(names::REPORT_FAILURES),
             table_generation: gauge(names::TABLE_GENERATION),
@@ -253,9 +268,14 @@ fn case_of(cases: &[&str], word: &str) -> usize {
 /// Metrics that others reach through the macros; registered so that they stand on the page from the start.
 fn register_others(make: &Maker<'_>) {
     make.gauge(names::SETTLEMENTS_WAITING).set(0.0);
-    for name in
-        [names::LIMITER_FALLBACKS, names::SETTLEMENTS_LOST, names::SPOOL_DAMAGED, names::SPOOL_TORN_BYTES]
-    {
+    for name in [
+        names::LIMITER_FALLBACKS,
+        names::SETTLEMENTS_LOST,
+        names::SPOOL_DAMAGED,
+        names::SPOOL_TORN_BYTES,
+        names::SPOOL_FAILURES,
+        names::SPOOL_WITHOUT_SLOT,
+    ] {
         make.counter(name).increment(0);
     }
     make.family(names::UNPRICED_MODELS, "model", &["other"]);

@@ -18,6 +18,7 @@ mod money;
 mod options;
 mod passing;
 mod push;
+mod records;
 mod refused;
 mod scene;
 mod sdk;

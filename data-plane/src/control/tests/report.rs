@@ -3,8 +3,8 @@
 use super::fake::{Dir, Fake, PATIENCE, config, eventually, soon};
 use crate::config::Config;
 use crate::control::{Link, Report};
-use crate::spool::tests::record;
-use crate::spool::{Options, Spool};
+use crate::spool::Spool;
+use crate::spool::tests::{options, record};
 use crate::store::SpentQuery;
 use crate::tasks::Tasks;
 use crate::telemetry::metrics::Metrics;
@@ -23,9 +23,9 @@ struct Sender {
 
 /// A reporter over a spool that holds records `0..records`.
 fn sender(fake: &Fake, dir: &Dir, records: i64) -> Sender {
-    let options = Options { folder: dir.path().join("spool"), max_bytes: 1 << 20, segment_bytes: 1 << 16 };
+    let options = options(dir.path().join("spool"), 1 << 16, 1 << 20);
     let spool = Spool::open(&options).expect("spool");
-    (0..records).for_each(|number| spool.append(&record(number)).expect("append"));
+    (0..records).for_each(|number| spool.append(&record(number), None).expect("append"));
     let config = Config::clone(&config(fake.address, dir));
     let config = Config { report_batch: 3, report_linger: Duration::ZERO, flush_timeout: PATIENCE, ..config };
     let tasks = Tasks::new(Handle::current());
@@ -92,7 +92,7 @@ async fn what_is_left_is_delivered_at_the_end() {
     let (mut fake, dir) = (Fake::start().await, Dir::new());
     let sender = sender(&fake, &dir, 2);
     let (_, unanswered) = fake.report().await;
-    sender.spool.append(&record(2)).expect("append");
+    sender.spool.append(&record(2), None).expect("append");
     sender.tasks.stopping().cancel();
     drop(unanswered);
     let (request, answer) = fake.report().await;

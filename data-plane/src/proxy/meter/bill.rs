@@ -58,7 +58,7 @@ impl Meter {
         let free = match outcome {
             _ if !self.opening.kind.is_metered() => true,
             Outcome::Completed => false,
-            Outcome::Aborted | Outcome::Cut => {
+            Outcome::Aborted | Outcome::Cut | Outcome::Interrupted => {
                 usage.source == UsageSource::None || self.shared.config.bill_aborted == BillAborted::Free
             }
             Outcome::Rejected | Outcome::Exhausted | Outcome::Blocked | Outcome::Internal => true,

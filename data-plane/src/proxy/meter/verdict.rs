@@ -28,7 +28,8 @@ impl Meter {
             | Outcome::Rejected
             | Outcome::Exhausted
             | Outcome::Blocked
-            | Outcome::Internal => Verdict::Neutral,
+            | Outcome::Internal
+            | Outcome::Interrupted => Verdict::Neutral,
         }
     }
 

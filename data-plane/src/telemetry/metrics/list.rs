@@ -64,12 +64,19 @@ metrics! {
     STORE_ERRORS Counter "store_errors_total" ["kind"] "Commands to Redis that failed.";
     COUNTERS_SEEDED Counter "counters_seeded_total" ["source"] "Money counters that Redis did not know and that were seeded.";
     RECORDS_LOST Counter "records_lost_total" [] "Usage records the spool did not take. Above 0 is an alarm.";
-    SPOOL_DAMAGED Counter "spool_damaged_total" [] "Usage records that the disk gave back damaged.";
-    SPOOL_TORN_BYTES Counter "spool_torn_bytes_total" [] "Bytes cut off the spool after a crash: half a record.";
+    SPOOL_DAMAGED Counter "spool_damaged_total" [] "Places where the disk gave the spool back damaged; each costs a record or more.";
+    SPOOL_TORN_BYTES Counter "spool_torn_bytes_total" [] "Bytes left out at the end of the spool after a crash: half a record.";
+    SPOOL_FAILURES Counter "spool_failures_total" [] "Times that the disk began to refuse usage records.";
+    SPOOL_WITHOUT_SLOT Counter "spool_requests_without_slot_total" [] "Requests that no slot was free for: unknown after a kill.";
     SPOOL_RECORDS Gauge "spool_records" [] "Usage records that wait for the control plane.";
     SPOOL_BYTES Gauge "spool_bytes" [] "Size of the spool on disk.";
     SPOOL_OLDEST Gauge "spool_oldest_seconds" [] "Age of the oldest usage record that waits.";
-    SPOOL_FULL Gauge "spool_full" [] "1 while the spool is at its bound and money-limited traffic is refused.";
+    SPOOL_FILL Gauge "spool_fill" [] "Size of the spool as a part of its bound.";
+    SPOOL_FULL Gauge "spool_full" [] "1 while the spool is at its bound and new traffic is refused. An alarm.";
+    SPOOL_FAILED Gauge "spool_failed" [] "1 while the spool cannot be written and new traffic is refused. An alarm.";
+    SPOOL_UNWRITTEN Gauge "spool_unwritten_records" [] "Usage records in memory because the disk does not take them.";
+    SPOOL_SYNC Gauge "spool_sync_seconds" [] "How long it last took to force the spool to disk.";
+    INTERRUPTED Counter "interrupted_requests_total" [] "Requests that were under way when this proxy was killed, recorded at its start.";
     RECORDS_REPORTED Counter "records_reported_total" [] "Usage records that the control plane acknowledged.";
     REPORT_FAILURES Counter "report_failures_total" [] "Reports that failed and are sent again.";
     TABLE_GENERATION Gauge "table_generation" [] "Generation of the routing table in use.";
@@ -130,6 +137,7 @@ pub(super) const REASONS: &[&str] = &[
     "usd_monthly",
     "usd_total",
     "spool_full",
+    "spool_failed",
     "circuit_breaker_open",
     "mixed_unavailable",
     "no_available_providers",

@@ -80,7 +80,8 @@ pub struct LogView {
     pub api_type: String,
     pub is_streaming: bool,
     pub status_code: Option<i16>,
-    /// How it ended.
+    /// How it ended: `completed`, `rejected`, `exhausted`, `blocked`, `aborted` (the caller hung up), `cut` (the upstream broke
+    /// off), `internal` or `interrupted` (the proxy was killed).
     pub outcome: String,
     pub input_tokens: i64,
     pub output_tokens: i64,
