@@ -93,8 +93,9 @@ fn a_creation_is_sent_once_unless_nothing_was_sent() {
         for (reply, status) in [
             (Reply::error(502, "api_error", "down"), 502),
             (Reply::error(504, "api_error", "late"), 504),
-            (Reply::error(429, "rate_limit_error", "slow"), 429),
             (Reply::hang_up(), 502),
+            // Last, because afterwards such calls rest there.
+            (Reply::error(429, "rate_limit_error", "slow"), 429),
         ] {
             walk.host(1).always(reply);
             let answer = walk.send(create()).await;
@@ -105,8 +106,12 @@ fn a_creation_is_sent_once_unless_nothing_was_sent() {
             assert_eq!(walk.host(2).count(), 1, "{status}");
             walk.host(1).count();
         }
+        tokio::time::sleep(Duration::from_secs(61)).await;
         walk.host(1).door(Door::Refuses(REFUSED));
         assert_eq!(walk.send(create()).await.status, 200, "nothing was sent");
+        let records = walk.records().await;
+        let tried: Vec<i64> = records.last().unwrap().attempts.iter().map(|at| at.provider_id.0).collect();
+        assert_eq!(tried, [1, 1, 2]);
     });
 }
 
