@@ -54,6 +54,11 @@ pub mod testing {
         tokio::time::sleep(time).await;
     }
 
+    /// Lets so much time be past at once: what would have rung often meanwhile rings once.
+    pub async fn skip(time: Duration) {
+        tokio::time::advance(time).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_wall_clock_follows_paused_time_and_jumps() {
         set(1_000);

@@ -19,3 +19,4 @@ mod model;
 mod money;
 mod nature;
 mod silence;
+mod stranger;

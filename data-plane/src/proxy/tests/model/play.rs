@@ -9,7 +9,7 @@ use super::allowance::Allowance;
 use super::steps::{Ask, Bound, Fault, House, KEYS, PROVIDERS, Step, Whose};
 use super::wellbeing::{REST_MS, Wellbeing};
 use crate::clock::now_ms;
-use crate::clock::testing::{pass, step as set_clock};
+use crate::clock::testing::{pass, skip, step as set_clock};
 use crate::table::fixtures;
 use contract::money::NanoUsd;
 use contract::table::{Breaker, CircuitState, Limit, Measure};
@@ -89,7 +89,7 @@ impl Play {
                 self.limit(*whose, bounds);
                 self.walk.publish();
             }
-            Step::Pass(seconds) => pass(Duration::from_secs(u64::from(*seconds))).await,
+            Step::Pass(seconds) => skip(Duration::from_secs(u64::from(*seconds))).await,
             Step::Clock(seconds) => self.clock(i64::from(*seconds) * 1000),
             Step::Restart => {
                 self.walk.restart().await;

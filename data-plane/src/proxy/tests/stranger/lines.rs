@@ -1,0 +1,228 @@
+//! The list: who sends what, what an upstream says to it, what the caller may see.
+
+use super::super::answers::{self, Used, request};
+use super::super::call::Call;
+use super::super::host::Seen;
+use super::super::reply::Reply;
+use super::{Line, honest};
+use contract::usage::Dialect;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const USED: Used = Used { input: 10, output: 5 };
+
+/// By default an honest upstream is reached and answers.
+fn line(does: &'static str, call: Call) -> Line {
+    Line { does, call, upstream: honest, sees: &[200], reaches: true, hides: &[] }
+}
+
+/// What no provider ever hears of.
+fn refused(does: &'static str, call: Call, sees: &'static [u16]) -> Line {
+    Line { sees, reaches: false, ..line(does, call) }
+}
+
+fn post(path: &str, body: &Value) -> Call {
+    Call::post(path, body.to_string())
+}
+
+fn ask(dialect: Dialect, model: &str, stream: bool) -> Call {
+    post(answers::path(dialect), &request(dialect, model, stream))
+}
+
+fn messages() -> Call {
+    ask(Dialect::Anthropic, "m", true)
+}
+
+fn chat() -> Call {
+    ask(Dialect::OpenAi, "m", true)
+}
+
+/// All lines.
+pub fn all() -> Vec<Line> {
+    [headers(), faults(), disguises(), paths(), bodies(), words(), secrets()].concat()
+}
+
+/// Headers by which a caller turns an upstream against its account.
+fn headers() -> Vec<Line> {
+    fn unless_clean(seen: &Seen) -> Reply {
+        let odd = ["openai-organization", "openai-project", "origin", "referer", "x-goog-user-project"];
+        match odd.iter().any(|name| seen.header(name).is_some()) {
+            true => Reply::error(401, "authentication_error", "CORS requests must set a header"),
+            false => honest(seen),
+        }
+    }
+    let with = |does, call: Call, name, value| Line {
+        upstream: unless_clean,
+        ..line(does, call.header(name, value))
+    };
+    vec![
+        with("names an organisation of its own", chat(), "openai-organization", "org-mine"),
+        with("names a project of its own", chat(), "openai-project", "proj-mine"),
+        with("asks from a browser", messages(), "origin", "https://chat.example"),
+        with("comes from a page", messages(), "referer", "https://chat.example/x"),
+        with("names a project to be billed", chat(), "x-goog-user-project", "mine"),
+    ]
+}
+
+/// Refusals that are about the request, in the status of a broken credential.
+fn faults() -> Vec<Line> {
+    fn forbidden(_: &Seen) -> Reply {
+        let text = "Project `proj_1` does not have access to model `m`";
+        Reply::error(403, "model_not_found", text)
+    }
+    fn unknown(_: &Seen) -> Reply {
+        Reply::error(404, "not_found_error", "no such thing here")
+    }
+    fn unauthorised(_: &Seen) -> Reply {
+        Reply::error(401, "authentication_error", "Missing scopes: api.usage.read")
+    }
+    fn too_many_tokens(_: &Seen) -> Reply {
+        let text = "Request too large for m on tokens per min (TPM): Limit 30000, Requested 90000.";
+        Reply::error(429, "tokens", text)
+    }
+    let count = || post("/v1/messages/count_tokens", &request(Dialect::Anthropic, "m", false));
+    let fault = |does, call, upstream| Line { upstream, sees: &[], ..line(does, call) };
+    vec![
+        fault("asks for a model that the account lacks", chat(), forbidden),
+        fault("asks for a model that nobody has", chat(), unknown),
+        fault("counts tokens where that is refused", count(), unauthorised),
+        fault("counts tokens where that is unknown", count(), unknown),
+        fault("counts tokens where that breaks", count(), |_| Reply::error(500, "api_error", "no")),
+        fault("asks for more tokens than the account ever gets", chat(), too_many_tokens),
+    ]
+}
+
+/// A caller's own fault in the guise of an answer.
+fn disguises() -> Vec<Line> {
+    fn document(_: &Seen) -> Reply {
+        let error = json!({ "type": "invalid_request_error", "message": "messages: too long" });
+        Reply::json(200, json!({ "type": "error", "error": error }))
+    }
+    fn event(_: &Seen) -> Reply {
+        let error = answers::error_event(Dialect::Anthropic, "request_too_large", "too large");
+        Reply::events().all(error).end()
+    }
+    let own = |does, call, upstream| Line { upstream, sees: &[], ..line(does, call) };
+    vec![
+        own("errs, and is told so in a 200", ask(Dialect::Anthropic, "m", false), document),
+        own("sends too much, and is told so in an event", messages(), event),
+        Line {
+            upstream: |_| Reply::never(),
+            sees: &[0],
+            ..line("leaves before a word was said", messages().patience(Duration::from_secs(5)))
+        },
+        Line {
+            upstream: |_| {
+                Reply::events()
+                    .all(answers::opening(Dialect::Anthropic, USED))
+                    .all(answers::content(Dialect::Anthropic, "some words"))
+                    .silence()
+            },
+            ..line("leaves in the middle", messages().patience(Duration::from_secs(5)))
+        },
+    ]
+}
+
+/// Paths on which nothing is priced, or which an upstream reads otherwise than we do.
+fn paths() -> Vec<Line> {
+    let body = request(Dialect::OpenAi, "m", false);
+    let odd = ["/v1/chat//completions", "/v1/%63hat/completions"];
+    let mut lines: Vec<Line> =
+        odd.into_iter().map(|path| refused("spells a path otherwise", post(path, &body), &[404])).collect();
+    lines.push(refused("has no key", chat().header("x-api-key", ""), &[401]));
+    lines.push(refused("guesses keys", chat().key(99), &[401, 429]));
+    lines
+}
+
+/// Bodies in which the model is missing or hard to find.
+fn bodies() -> Vec<Line> {
+    let three = |call: Call| call.key(3);
+    vec![
+        refused("uses a model it may not", three(ask(Dialect::OpenAi, "dear", true)), &[400]),
+        refused(
+            "names the model twice",
+            three(Call::post(
+                "/v1/chat/completions",
+                r#"{"model":"m","messages":[{"role":"user","content":"x"}],"model":"dear"}"#,
+            )),
+            &[400],
+        ),
+        refused(
+            "hides the model behind its case",
+            three(Call::post(
+                "/v1/chat/completions",
+                r#"{"model":"m","messages":[{"role":"user","content":"x"}],"Model":"dear"}"#,
+            )),
+            &[400],
+        ),
+        line("spells a model in capitals", ask(Dialect::OpenAi, "M", true)),
+        line("spells a model with its vendor", ask(Dialect::OpenAi, "vendor/m:nitro", true)),
+        line("uses a model that nobody priced", ask(Dialect::OpenAi, "nobody-priced-this", true)),
+    ]
+}
+
+/// Sensitive words, hidden.
+fn words() -> Vec<Line> {
+    let hidden = |does, body: &str| refused(does, Call::post("/v1/messages", body.to_owned()), &[400]);
+    vec![
+        hidden(
+            "says a forbidden word",
+            r#"{"model":"m","messages":[{"role":"user","content":"forbidden"}]}"#,
+        ),
+        hidden(
+            "says it in escapes",
+            r#"{"model":"m","messages":[{"role":"user","content":"f\u006frbidden"}]}"#,
+        ),
+        hidden(
+            "says it in a member that only some read",
+            r#"{"model":"m","messages":[],"Messages":[{"role":"user","content":"forbidden"}]}"#,
+        ),
+        hidden(
+            "says it in a document",
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"document","source":{"type":"text","media_type":"text/plain","data":"forbidden"}}]}]}"#,
+        ),
+        hidden(
+            "says it first and something else last",
+            r#"{"model":"m","messages":[{"role":"user","content":"forbidden"}],"messages":[{"role":"user","content":"x"}]}"#,
+        ),
+        hidden(
+            "says it as a tool's result",
+            r#"{"model":"m","messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"forbidden"}]}]}"#,
+        ),
+        refused(
+            "says it in a rerank",
+            post("/v1/rerank", &json!({ "model": "m", "query": "forbidden", "documents": ["x"] })),
+            &[400],
+        ),
+    ]
+}
+
+/// What an upstream tells of itself and of its account.
+fn secrets() -> Vec<Line> {
+    fn talkative(seen: &Seen) -> Reply {
+        honest(seen)
+            .header("openai-organization", "org-of-ours")
+            .header("anthropic-organization-id", "org-of-ours")
+            .header("strict-transport-security", "max-age=1")
+            .header("content-security-policy", "default-src 'none'")
+            .header("access-control-allow-origin", "*")
+            .header("set-cookie", "a=b")
+            .header("cf-ray", "123")
+    }
+    fn quoting(_: &Seen) -> Reply {
+        let text =
+            "Incorrect key sk-proj-ab***wxyz in organization org-of-ours, see https://platform.example";
+        Reply::error(400, "invalid_request_error", text)
+    }
+    let told =
+        &["org-of-ours", "strict-transport", "content-security", "access-control", "set-cookie", "cf-ray"];
+    vec![
+        Line { upstream: talkative, hides: told, ..line("reads the headers of an answer", chat()) },
+        Line {
+            upstream: quoting,
+            sees: &[400],
+            hides: &["sk-proj", "org-of-ours"],
+            ..line("reads an error", chat())
+        },
+    ]
+}
