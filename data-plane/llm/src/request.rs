@@ -12,7 +12,7 @@ use crate::scan::{Kind, Member, Members, ScanError, string_value};
 use crate::texts::{Found, Texts, folded};
 pub use edit::{Edits, edit, with_include_usage, with_model};
 pub use force::{Force, MIN_THINKING};
-pub use multipart::multipart_model;
+pub use multipart::{Form, FormError, is_form, parse_form};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -30,6 +30,8 @@ pub struct Ask<'a> {
     pub max_output: Option<u64>,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
+    /// `background`, in whatever case: an answer that is stored and read later.
+    pub background: bool,
     /// `service_tier`.
     pub service_tier: Option<Cow<'a, str>>,
     /// Objects in `messages`, `input` or `contents`; 1 if it is a string.
@@ -49,6 +51,8 @@ pub struct Ask<'a> {
     stream_options: Option<(Range<usize>, Kind)>,
     messages: Option<(Range<usize>, Kind)>,
     prompt: Option<(Range<usize>, Kind)>,
+    /// Present if the body is a form: then there is no JSON in it to edit.
+    form: Option<Box<Form>>,
     /// Offset after the opening bracket, and whether the object has no members.
     inside: usize,
     empty: bool,
@@ -96,6 +100,16 @@ impl Ask<'_> {
     /// Where the conversation stands (`messages`, `input` or `contents`), if it is there.
     pub fn messages(&self) -> Option<Range<usize>> {
         self.messages.as_ref().map(|(range, _)| range.clone())
+    }
+
+    /// What is only known of forms.
+    pub fn form(&self) -> Option<&Form> {
+        self.form.as_deref()
+    }
+
+    /// The body's size, files of a form counted for as much text as they are input.
+    pub fn input_bytes(&self) -> u64 {
+        self.form.as_ref().map_or(self.body_len as u64, |form| form.input_bytes())
     }
 
     /// The conversation and whether it is one string: `messages`, else `prompt`.
@@ -181,10 +195,15 @@ impl<'a> Ask<'a> {
         let name: &[u8] = &member.name;
         match name {
             b"model" => {
-                self.model = match member.kind {
+                let model = match member.kind {
                     Kind::Null => None,
                     _ => Some(text(body, &member).ok_or(wrong("model", "a string", &member))?),
                 };
+                // Of a name and a null some readers take the one, some the other.
+                if self.model_tokens.last.is_some() && self.model.is_none() != model.is_none() {
+                    return Err(wrong("model", "given once", &member));
+                }
+                self.model = model;
                 let previous = self.model_tokens.last.replace(member.value);
                 self.model_tokens.earlier.extend(previous);
             }
@@ -209,6 +228,9 @@ impl<'a> Ask<'a> {
             }
             b"prompt" => self.prompt = Some((member.value, member.kind)),
             _ if names_models(name) => self.others.push(member.value),
+            _ if name.eq_ignore_ascii_case(b"background") => {
+                self.background |= !matches!(member.kind, Kind::False | Kind::Null);
+            }
             // Some upstreams take it for `model`, which is what was checked and is billed.
             _ if name.eq_ignore_ascii_case(b"model") => {
                 return Err(wrong("model", "written in lower case", &member));

@@ -43,7 +43,7 @@ impl Question {
         let uri = path.parse().map_err(|_| Failure::new(FailureClass::Request))?;
         *head.uri_mut() = uri;
         let (head, ()) = head.into_parts();
-        let route = Route { dialect: self.dialect, kind: self.kind, tail: self.tail };
+        let route = Route { dialect: self.dialect, kind: self.kind, tail: self.tail, repeatable: true };
         upstream::request(up, &route, &head, self.body.clone(), &HeaderMap::new())
     }
 }

@@ -18,6 +18,21 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     value.and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
+/// A header that readers differ about, because it is given several times.
+#[derive(Debug, thiserror::Error)]
+#[error("the header `{0}` is given several times; send one")]
+pub struct Several(&'static str);
+
+/// The same of a header that may be there once.
+pub fn only<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Several> {
+    let mut values = headers.iter().filter(|(own, _)| own.as_str() == name).map(|(_, value)| value);
+    let first = values.next();
+    if values.next().is_some() {
+        return Err(Several(name));
+    }
+    Ok(first.and_then(|value| value.to_str().ok()).map(str::trim))
+}
+
 /// The caller's address: the connection's, or behind `FORWARDED_HOPS` proxies the one that the first of them saw.
 /// What stands further to the left in `X-Forwarded-For` is whatever the caller wrote.
 pub fn client_ip(config: &Config, head: &Parts, peer: SocketAddr) -> IpAddr {

@@ -54,6 +54,8 @@ pub struct Opening {
     pub client_ip: String,
     /// Body bytes read.
     pub request_bytes: u64,
+    /// The same, files of a form counted for as much text as they are input.
+    pub input_bytes: u64,
     /// Items of the conversation.
     pub messages_count: u32,
 }
@@ -94,7 +96,8 @@ impl Opening {
             key: self.caller.key.id,
             provider,
             generation: self.table.generation,
-            request_bytes: self.request_bytes,
+            // What it is billed by after a kill.
+            request_bytes: self.input_bytes,
             messages: self.messages_count,
             dialect: self.dialect,
             streamed: self.streamed,
@@ -172,6 +175,7 @@ pub fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>
         user_agent,
         client_ip: ip_text(address),
         request_bytes: body.len() as u64,
+        input_bytes: ask.map_or(body.len() as u64, Ask::input_bytes),
         messages_count: ask.map_or(0, |ask| ask.messages_count),
     }
 }

@@ -20,7 +20,7 @@ pub fn expected(opening: &Opening, max_output: Option<u64>) -> NanoUsd {
     let names = Names { asked: &opening.model, ..Names::default() };
     let owner = opening.caller.user.owner_id;
     let service = Service { owner, names, kind: kind(opening), multiplier: Decimal::ONE };
-    bill::expected(&opening.table, &service, opening.request_bytes, max_output)
+    bill::expected(&opening.table, &service, opening.input_bytes, max_output)
 }
 
 /// The same at the dearest of the providers that may serve the caller: which of them will is not known yet, and a limit

@@ -1,29 +1,33 @@
 //! What the body asks for, and whether the caller may ask for it. Pure.
 
 use super::caller::Caller;
-use super::head::header;
+use super::head::{header, only};
 use super::refuse::Refusal;
-use crate::table::client_allowed;
+use crate::table::{Snapshot, client_allowed};
 use bytes::Bytes;
+use contract::table::Measure;
+use http::Method;
 use http::request::Parts;
+use llm::EndpointKind;
 use llm::dialect::Route;
-use llm::request::Ask;
+use llm::request::{Ask, is_form, parse, parse_form};
 
 /// Longest name of a model; a record holds it once per attempt.
 const MAX_MODEL: usize = 256;
 
-/// The members that a gateway must see. Bodies that are not JSON (uploads) pass unread.
+/// The members that a gateway must see. Only uploads and the like pass unread.
 pub fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Option<Ask<'a>>, Refusal> {
-    let json = header(&head.headers, "content-type").is_none_or(|kind| kind.contains("json"));
-    if body.is_empty() && !route.kind.needs_model() {
-        return Ok(None);
-    }
-    // What is metered is read whatever it calls itself: an upstream may read it, too.
-    let read = json || route.kind.is_metered() && body.trim_ascii_start().starts_with(b"{");
-    if !read && !route.kind.needs_model() {
-        return Ok(None);
-    }
-    let ask = llm::request::parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
+    // An upstream may go by the second one.
+    let content_type =
+        only(&head.headers, "content-type").map_err(|several| Refusal::BodyInvalid(several.to_string()))?;
+    let ask = match content_type.filter(|kind| is_form(kind)) {
+        Some(kind) if route.kind.takes_form() => {
+            parse_form(kind, body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?
+        }
+        _ if route.kind.is_resource() && passes_unread(content_type, body) => return Ok(None),
+        // Whatever it calls itself: an upstream may read it as JSON, too.
+        _ => parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?,
+    };
     if route.kind.needs_model() && ask.model.as_deref().is_none_or(str::is_empty) {
         return Err(Refusal::BodyInvalid("`model` is missing in the request body".to_owned()));
     }
@@ -31,6 +35,10 @@ pub fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Opti
         return Err(Refusal::BodyInvalid(format!("`model` is longer than {MAX_MODEL} bytes")));
     }
     Ok(Some(ask))
+}
+
+fn passes_unread(content_type: Option<&str>, body: &Bytes) -> bool {
+    body.is_empty() || content_type.is_some_and(|kind| !kind.contains("json"))
 }
 
 /// Whether the caller's lists of models and programs let the request through.
@@ -56,3 +64,51 @@ pub fn allowed(caller: &Caller, head: &Parts, body: &[u8], ask: Option<&Ask<'_>>
     let fine = client_allowed(&user.allowed_clients, &user.blocked_clients, agent);
     if fine { Ok(()) } else { Err(Refusal::ClientNotAllowed) }
 }
+
+/// Whether the caller may reach what the upstream accounts keep. Known from the head, so that nothing is uploaded in
+/// vain.
+pub fn may_reach(table: &Snapshot, caller: &Caller, head: &Parts, route: &Route<'_>) -> Result<(), Refusal> {
+    if !route.kind.is_resource() {
+        return Ok(());
+    }
+    if !table.owner(caller.user.owner_id).upstream_resources {
+        return Err(Refusal::ResourcesOff);
+    }
+    // What reads or removes costs nothing.
+    let reads = [Method::GET, Method::HEAD, Method::DELETE].contains(&head.method);
+    if reads { Ok(()) } else { accounted(caller, "this call") }
+}
+
+/// Whether the caller may have an answer stored, to read it later.
+pub fn may_store(
+    table: &Snapshot,
+    caller: &Caller,
+    route: &Route<'_>,
+    ask: Option<&Ask<'_>>,
+) -> Result<(), Refusal> {
+    let responses = matches!(route.kind, EndpointKind::Responses | EndpointKind::ResponsesCompact);
+    if !responses || !ask.is_some_and(|ask| ask.background) {
+        return Ok(());
+    }
+    if !table.owner(caller.user.owner_id).upstream_resources {
+        return Err(Refusal::BackgroundOff);
+    }
+    accounted(caller, "`background`")
+}
+
+/// What an account makes and keeps is neither billed nor checked for models, so it is nothing for callers who are held
+/// to either.
+fn accounted(caller: &Caller, what: &'static str) -> Result<(), Refusal> {
+    let mut limits = caller.key.limits.iter().chain(&caller.user.limits);
+    let is_held = limits.any(|limit| limit.measure == Measure::Usd) || !caller.user.allowed_models.is_empty();
+    if is_held { Err(Refusal::Unaccounted(what)) } else { Ok(()) }
+}
+
+/// Whether a WebSocket is asked for. Clients that try one first go on over HTTP when they are told 426.
+pub fn wants_websocket(head: &Parts) -> bool {
+    head.method == Method::GET
+        && header(&head.headers, "upgrade").is_some_and(|wish| wish.eq_ignore_ascii_case("websocket"))
+}
+
+#[cfg(test)]
+mod tests;

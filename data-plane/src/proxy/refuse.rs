@@ -60,6 +60,29 @@ pub enum Refusal {
         /// Asked for.
         path: String,
     },
+    /// A WebSocket.
+    #[error(
+        "there are no WebSockets here: send the request as an HTTP POST; its answer can be streamed as events"
+    )]
+    Upgrade,
+    /// What an upstream account keeps, where the owner keeps callers from it.
+    #[error(
+        "files, batches, stored responses and all else that an upstream account keeps are not available here, \
+         unless an administrator switches `upstreamResources` on"
+    )]
+    ResourcesOff,
+    /// The same, asked for by a member of the body.
+    #[error(
+        "`background` must be false: stored responses are not available here, unless an administrator switches \
+         `upstreamResources` on"
+    )]
+    BackgroundOff,
+    /// What is not billed, for a caller who is held to money or models.
+    #[error(
+        "{0} is not available to API keys with a spending limit or a list of allowed models: what an upstream account \
+         makes and keeps is counted towards neither"
+    )]
+    Unaccounted(&'static str),
     /// The body is over the bound.
     #[error("the request body is larger than {limit} bytes")]
     BodyTooLarge {
@@ -168,6 +191,9 @@ impl Refusal {
             Self::SpoolFailed => "spool_failed",
             Self::Overloaded => "body_budget",
             Self::NoRoute { .. } => "not_found",
+            Self::Upgrade => "upgrade_required",
+            Self::ResourcesOff | Self::BackgroundOff => "upstream_resources_off",
+            Self::Unaccounted(_) => "unaccounted_resource",
             Self::BodyTooLarge { .. } => "request_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::BodyUnreadable(_) => "body_unreadable",
@@ -210,11 +236,14 @@ impl Refusal {
             | Self::Overloaded
             | Self::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoRoute { .. } | Self::UnknownUpstream(_) => StatusCode::NOT_FOUND,
+            Self::Upgrade => StatusCode::UPGRADE_REQUIRED,
+            Self::ResourcesOff | Self::Unaccounted(_) => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Guessing(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyUnreadable(_)
             | Self::BodyInvalid(_)
+            | Self::BackgroundOff
             | Self::ModelNotAllowed(_)
             | Self::ClientNotAllowed
             | Self::SensitiveWord { .. } => StatusCode::BAD_REQUEST,

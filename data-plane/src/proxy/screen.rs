@@ -6,6 +6,7 @@
 
 use super::refuse::Refusal;
 use crate::table::{Hit, WordSet};
+use llm::request::Ask;
 use llm::texts::{Found, Texts, Windows};
 
 /// Bytes between two looks at the other tasks of this thread.
@@ -30,6 +31,21 @@ pub async fn screen(words: &WordSet, vendors: bool, body: &[u8]) -> Result<(), R
         }
         steps.reached(texts.at()).await;
     }
+}
+
+/// Looks through a body of either kind.
+pub async fn looked_into(
+    words: &WordSet,
+    vendors: bool,
+    body: &[u8],
+    ask: Option<&Ask<'_>>,
+) -> Result<(), Refusal> {
+    let Some(form) = ask.and_then(Ask::form) else { return screen(words, vendors, body).await };
+    let mut steps = Steps::default();
+    for text in form.texts.iter().filter_map(|range| body.get(range.clone())) {
+        look(words, Windows::plain(text), &mut steps).await?;
+    }
+    Ok(())
 }
 
 async fn look(words: &WordSet, mut windows: Windows<'_>, steps: &mut Steps) -> Result<(), Refusal> {

@@ -6,9 +6,9 @@ use super::caller::authenticate;
 use super::head::{client_ip, header};
 use super::meter::Meter;
 use super::opening::{Seen, opening, spoken};
-use super::read::{allowed, read};
+use super::read::{allowed, may_reach, may_store, read, wants_websocket};
 use super::refuse::Refusal;
-use super::screen::screen;
+use super::screen::looked_into;
 use super::silence::{Beat, Silence};
 use super::{Body, Proxy, inbound, models, respond};
 use crate::clock::{Instant, now_ms};
@@ -45,6 +45,7 @@ impl Proxy {
             None => llm::dialect::unrecognised(path, &|name| header(&head.headers, name)),
         };
         let answer = match route {
+            _ if wants_websocket(&head) => Err(Refusal::Upgrade),
             None => {
                 let (method, path) = (head.method.to_string(), head.uri.path().to_owned());
                 Err(Refusal::NoRoute { method, path })
@@ -83,11 +84,13 @@ impl Proxy {
         if route.kind.is_local() {
             return Ok(models::answer(&self.lists, &table, &caller, head, &route));
         }
+        may_reach(&table, &caller, head, &route)?;
         self.can_record()?;
         let mut share = Share::new(&self.shared.budget);
         let body = inbound::collect(&self.shared.config, &head.headers, body, &mut share).await?;
         let ask = read(head, &route, &body)?;
         allowed(&caller, head, &body, ask.as_ref())?;
+        may_store(&table, &caller, &route, ask.as_ref())?;
         let opening =
             opening(head, &body, ask.as_ref(), Seen { route, caller, table, address, started, now_ms });
         let span = trace::request_span(head, opening.dialect, &opening.model);
@@ -95,7 +98,7 @@ impl Proxy {
         let owner = meter.opening().caller.user.owner_id;
         let vendors = meter.opening().table.owner(owner).word_scope == WordScope::All;
         if let Some(words) = meter.opening().table.words(owner)
-            && let Err(refusal) = Box::pin(screen(words, vendors, &body)).await
+            && let Err(refusal) = Box::pin(looked_into(words, vendors, &body, ask.as_ref())).await
         {
             meter.blocked("sensitive_word", refusal.to_string());
             meter.finish(Outcome::Blocked, refusal.status().as_u16(), Some(refusal.to_string()));

@@ -39,6 +39,9 @@ pub fn edit(body: &Bytes, ask: &Ask<'_>, edits: Edits<'_>) -> Bytes {
     if let Some(model) = edits.model {
         model_splices(ask, model, &mut splices);
     }
+    if ask.form.is_some() {
+        return apply(body, splices);
+    }
     if edits.include_usage && !ask.include_usage {
         usage_splice(body, ask, &mut splices, &mut added);
     }
@@ -60,10 +63,17 @@ pub(super) type Splice = (Range<usize>, Cow<'static, [u8]>);
 
 fn model_splices(ask: &Ask<'_>, model: &str, splices: &mut Vec<Splice>) {
     let Some(last) = &ask.model_tokens.last else { return };
+    // A null stays: the upstream's default is meant.
+    if ask.model.is_none() {
+        return;
+    }
     if ask.model.as_deref() == Some(model) && ask.model_tokens.earlier.is_empty() {
         return;
     }
-    let token = serde_json::Value::from(model).to_string().into_bytes();
+    let token = match ask.form {
+        Some(_) => model.chars().filter(|c| !c.is_control()).collect::<String>().into_bytes(),
+        None => serde_json::Value::from(model).to_string().into_bytes(),
+    };
     for earlier in &ask.model_tokens.earlier {
         splices.push((earlier.clone(), Cow::Owned(token.clone())));
     }

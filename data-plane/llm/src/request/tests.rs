@@ -27,6 +27,16 @@ fn reads_each_member_in_each_form() {
     assert_eq!(model(r#"{"model":"a","model":"b"}"#), Some("b".into()), "the last one counts");
     assert_eq!(model(r#"{"model":"a","mod\u0065l":"b"}"#), Some("b".into()), "escapes do not hide a name");
 
+    for twice in [r#"{"model":"a","model":null}"#, r#"{"model":null,"model":"a"}"#] {
+        assert!(parse(twice.as_bytes()).is_err(), "readers differ about {twice}");
+    }
+    let background = |body: &str| parse(body.as_bytes()).unwrap().background;
+    assert!(background(r#"{"background":true}"#) && background(r#"{"BackGround":1,"background":false}"#));
+    assert!(
+        !background(r#"{"background":false}"#)
+            && !background(r#"{"background":null,"x":{"background":true}}"#)
+    );
+
     let ceiling = |body: &str| parse(body.as_bytes()).unwrap().max_output;
     assert_eq!(ceiling(r#"{"max_tokens":5}"#), Some(5));
     assert_eq!(ceiling(r#"{"max_completion_tokens":7,"max_tokens":5}"#), Some(7));
@@ -203,4 +213,14 @@ fn every_model_that_a_body_names_is_found() {
     }
     let many = format!(r#"{{"models":["{}"]}}"#, ["m"; 65].join("\",\""));
     assert!(parse(many.as_bytes()).unwrap().other_models(many.as_bytes()).is_err());
+}
+
+#[test]
+fn a_null_for_a_model_stays() {
+    for body in [r#"{"model":null,"input":"x"}"#, r#"{"model":null,"model":null}"#] {
+        let body = Bytes::from(body);
+        let ask = parse(&body).unwrap();
+        assert_eq!(with_model(&body, &ask, ""), body);
+        assert_eq!(with_model(&body, &ask, "m"), body);
+    }
 }

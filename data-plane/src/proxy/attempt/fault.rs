@@ -114,7 +114,7 @@ impl Exchange<'_> {
     /// Whether it may be sent again although it may have been carried out: what is generated costs money twice at
     /// worst, but a creation would exist twice.
     pub fn is_repeatable(&self) -> bool {
-        self.route.kind.is_metered() || self.route.kind.needs_model() || self.head.method.is_safe()
+        self.route.repeatable
     }
 
     fn case<'c>(&self, place: Place, status: u16, error: Option<&'c StreamError>, text: &'c str) -> Case<'c> {

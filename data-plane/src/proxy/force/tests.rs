@@ -35,7 +35,7 @@ fn flags_are_added_and_taken_away() {
         }
         let head = head.body(()).unwrap().into_parts().0;
         let sent = |dialect, kind| {
-            let (route, body) = (Route { dialect, kind, tail: "/x" }, Bytes::new());
+            let (route, body) = (Route { dialect, kind, tail: "/x", repeatable: true }, Bytes::new());
             let silence = Silence::default();
             let exchange = Exchange {
                 silence: &silence,

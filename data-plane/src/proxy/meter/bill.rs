@@ -50,7 +50,7 @@ impl Meter {
     fn input(&self) -> (TokenCounts, UsageSource) {
         let user = self.opening.caller.user.id;
         let last = self.opening.session.as_deref().and_then(|id| self.shared.last_classes.of(user, id));
-        bill::hung_up(self.opening.request_bytes, last)
+        bill::hung_up(self.opening.input_bytes, last)
     }
 
     pub(super) fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {

@@ -7,7 +7,7 @@ use llm::dialect::EndpointKind;
 use std::collections::BTreeMap;
 
 const ROUTE: Route<'static> =
-    Route { dialect: Dialect::Anthropic, kind: EndpointKind::Messages, tail: "/messages" };
+    Route { dialect: Dialect::Anthropic, kind: EndpointKind::Messages, tail: "/messages", repeatable: true };
 
 fn head(headers: &[(&str, &str)]) -> Parts {
     let mut request = Request::post("/v1/messages?beta=true&key=sk-client");
