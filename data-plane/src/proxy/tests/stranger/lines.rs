@@ -6,6 +6,7 @@ use super::super::host::Seen;
 use super::super::reply::Reply;
 use super::{Line, honest};
 use contract::usage::Dialect;
+use http::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ fn post(path: &str, body: &Value) -> Call {
     Call::post(path, body.to_string())
 }
 
+fn get(path: &str) -> Call {
+    Call::new(Method::GET, path)
+}
+
 fn ask(dialect: Dialect, model: &str, stream: bool) -> Call {
     post(answers::path(dialect), &request(dialect, model, stream))
 }
@@ -35,6 +40,17 @@ fn messages() -> Call {
 
 fn chat() -> Call {
     ask(Dialect::OpenAi, "m", true)
+}
+
+/// A form with these fields and a small picture.
+fn form(path: &str, fields: &[(&str, &str)]) -> Call {
+    let mut body = String::new();
+    for (name, value) in fields {
+        body += &format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    }
+    body += "--b\r\ncontent-disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n";
+    body += "content-type: image/png\r\n\r\n\u{1}PNG\r\n--b--\r\n";
+    Call::post(path, body).header("content-type", "multipart/form-data; boundary=b")
 }
 
 /// All lines.
@@ -126,9 +142,43 @@ fn disguises() -> Vec<Line> {
 /// Paths on which nothing is priced, or which an upstream reads otherwise than we do.
 fn paths() -> Vec<Line> {
     let body = request(Dialect::OpenAi, "m", false);
-    let odd = ["/v1/chat//completions", "/v1/%63hat/completions"];
+    let resources = [
+        ("reads what the account costs", get("/v1/organization/costs")),
+        ("lists files", get("/v1/files")),
+        ("reads another's file", get("/v1/files/file-1/content")),
+        ("deletes another's file", Call::new(Method::DELETE, "/v1/files/file-1")),
+        ("reads a stored answer", get("/v1/responses/resp_1")),
+        ("reads a stored completion", get("/v1/chat/completions/c1/messages")),
+        (
+            "runs a batch",
+            post("/v1/batches", &json!({ "input_file_id": "f", "endpoint": "/v1/chat/completions" })),
+        ),
+        (
+            "runs a batch of messages",
+            post("/v1/messages/batches", &json!({ "requests": [{ "params": body }] })),
+        ),
+        ("runs an assistant", post("/v1/threads/t/runs", &json!({ "assistant_id": "a", "model": "m" }))),
+        ("makes an assistant", post("/v1/assistants", &body)),
+        ("makes a film", post("/v1/videos", &json!({ "model": "m", "prompt": "x" }))),
+        ("opens a channel", post("/v1/realtime/sessions", &body)),
+        ("tunes a model", post("/v1/fine_tuning/jobs", &json!({ "model": "m", "training_file": "f" }))),
+    ];
+    let odd = [
+        "/v1/Chat/Completions",
+        "/v1/chat//completions",
+        "/v1/%63hat/completions",
+        "/v1/engines/m/completions",
+        "/v1/score",
+    ];
     let mut lines: Vec<Line> =
-        odd.into_iter().map(|path| refused("spells a path otherwise", post(path, &body), &[404])).collect();
+        resources.into_iter().map(|(does, call)| refused(does, call, &[403])).collect();
+    lines.extend(odd.into_iter().map(|path| refused("spells a path otherwise", post(path, &body), &[404])));
+    let put = Call { method: Method::PUT, ..chat() };
+    lines.push(refused("puts instead of posting", put, &[404, 405]));
+    let work = json!({ "model": "m", "input": "x", "background": true });
+    lines.push(refused("has an answer made that it does not wait for", post("/v1/responses", &work), &[400]));
+    let upgrade = get("/v1/responses").header("connection", "upgrade").header("upgrade", "websocket");
+    lines.push(refused("opens a web socket", upgrade, &[426]));
     lines.push(refused("has no key", chat().header("x-api-key", ""), &[401]));
     lines.push(refused("guesses keys", chat().key(99), &[401, 429]));
     lines
@@ -137,7 +187,22 @@ fn paths() -> Vec<Line> {
 /// Bodies in which the model is missing or hard to find.
 fn bodies() -> Vec<Line> {
     let three = |call: Call| call.key(3);
+    let prompt = json!({ "prompt": "a cat" });
+    let nameless = |does, path: &str| refused(does, post(path, &prompt), &[400]);
     vec![
+        refused(
+            "has a picture changed by a model it may not use",
+            three(form("/v1/images/edits", &[("model", "dear"), ("prompt", "x")])),
+            &[400],
+        ),
+        refused(
+            "names two models in a form",
+            form("/v1/images/edits", &[("model", "m"), ("model", "dear")]),
+            &[400],
+        ),
+        refused("names no model in a form", form("/v1/audio/transcriptions", &[("prompt", "x")]), &[400]),
+        nameless("names no model for a picture", "/v1/images/generations"),
+        nameless("names no model for a completion", "/v1/completions"),
         refused("uses a model it may not", three(ask(Dialect::OpenAi, "dear", true)), &[400]),
         refused(
             "names the model twice",
@@ -192,6 +257,11 @@ fn words() -> Vec<Line> {
         refused(
             "says it in a rerank",
             post("/v1/rerank", &json!({ "model": "m", "query": "forbidden", "documents": ["x"] })),
+            &[400],
+        ),
+        refused(
+            "says it in a form",
+            form("/v1/images/edits", &[("model", "m"), ("prompt", "forbidden")]),
             &[400],
         ),
     ]
