@@ -132,6 +132,8 @@ impl Walk {
     async fn boot(&mut self) {
         let mut pairs = self.settings.clone();
         pairs.push(("DATA_DIR", self.folder.path().display().to_string()));
+        // Thousands of proxies are started; each would make a file of 16 MiB.
+        pairs.push(("SPOOL_SLOTS", "64".to_owned()));
         let pairs: Vec<(&str, &str)> = pairs.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let config = Arc::new(Config::from_pairs(&pairs).unwrap());
         let ledger: Arc<dyn crate::store::Ledger> = Arc::clone(&self.ledger) as _;
