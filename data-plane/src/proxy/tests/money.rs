@@ -229,3 +229,25 @@ fn an_attempt_that_was_given_up_is_nobodys_to_pay() {
         assert_eq!((record.provider_id, record.cost), (Some(ProviderId(2)), milli(9)));
     });
 }
+
+#[test]
+fn a_reservation_counts_the_dearest_multiplier_of_the_callers_providers() {
+    run(async {
+        for (dearest, second) in [(1, 200), (10, 402)] {
+            let walk = Walk::new().providers([1, 2, 3], |id, row| {
+                row.priority = i32::try_from(id).expect("small");
+                row.cost_multiplier = if id == 1 { Decimal::ONE } else { dearest.into() };
+                // Not the caller's.
+                (row.enabled, row.cost_multiplier) =
+                    if id == 3 { (false, Decimal::ONE_THOUSAND) } else { (true, row.cost_multiplier) };
+            });
+            let walk = walk.rows(|rows| rows.users[0].limits = vec![usd(1_000)]).start().await;
+            walk.host(1).next(answer(used(1, 1)).after(Duration::from_secs(9)));
+            walk.host(1).always(answer(used(1, 1)));
+            let first = walk.begin(ask("m"));
+            walk.quiet().await;
+            assert_eq!(walk.send(ask("m")).await.status, second, "at {dearest} times the price");
+            assert_eq!(first.await.expect("an answer").status, 200);
+        }
+    });
+}
