@@ -109,7 +109,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
         .build()?;
     let entered = side.enter();
     let telemetry = telemetry::start(&parts::telemetry(&config))?;
-    descriptors::raise(config.max_connections);
+    descriptors::raise();
     let (metrics, page) = Metrics::install();
     let tasks = Tasks::new(side.handle().clone());
     let (address, sockets) = server::bind(config.listen_addr, config.workers.0)
@@ -155,6 +155,7 @@ pub fn build(config: Config) -> Result<Bound, Error> {
     upkeep(&tasks, page, spool.clone(), (Arc::clone(&metrics), reported));
     parts::look_after(&spool, config.spool_fsync_interval, &tasks, &metrics);
     Report { config: Arc::clone(&config), tasks: tasks.clone(), link, spool, metrics }.start();
+    descriptors::warn(config.max_connections);
     tracing::info!(%address, %ops_address, proxy_id = config.proxy_id, workers = workers.len(), "proxy started");
     drop(entered);
     Ok(Bound { address, ops_address, config, side, tasks, telemetry, workers, draining, stop })

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "in which the bytes read \"x\"")]
+    #[should_panic(expected = "in which the bytes read \"xhello\"")]
     fn what_fails_is_shown_with_little_damage() {
         fuzz(2_000, damaged(&[b"hello"], &[b"x"]), |bytes| {
             if bytes.contains(&b'x') { Err("an x".to_owned()) } else { Ok(()) }
