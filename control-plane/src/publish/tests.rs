@@ -2,10 +2,12 @@ use super::subscribers::Held;
 use super::*;
 use crate::compile::{Inputs, VERSION_LEN, table_hash};
 use crate::config::{Config, Secret};
-use crate::db::generation::{bump_in_tx, current};
+use crate::db::generation::{self, bump_in_tx, current};
+use crate::db::proxies::{self, ProxyRow};
 use crate::db::rows::Changes;
 use crate::db::{Conn, Error, testing};
 use crate::tasks::Tasks;
+use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 use contract::pb;
 use contract::pb::config_discovery_client::ConfigDiscoveryClient;
@@ -339,4 +341,75 @@ async fn strangers_and_old_proxies_are_told_why() {
     assert!(matches!(early.next().await, Some(Down::Heartbeat(beat)) if beat.generation == 0));
     server.publish(&table(3, 1..2));
     assert_eq!(early.commit().await.1.generation, 3);
+}
+
+fn proxy_row(id: &str, counter_naming: i16, seen: DateTime<Utc>, reported_ms: Option<i64>) -> ProxyRow {
+    ProxyRow {
+        proxy_id: id.to_owned(),
+        boot_id: String::new(),
+        version: String::new(),
+        address: String::new(),
+        generation: 0,
+        rejected: serde_json::json!([]),
+        connected: true,
+        connected_at: DateTime::UNIX_EPOCH,
+        last_seen_at: seen,
+        counter_naming,
+        reported_ms,
+    }
+}
+
+#[tokio::test]
+async fn counters_get_new_names_once_every_proxy_knows_them() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    let (sender, newest) = watch::channel(None);
+    let mut reconciler =
+        Reconciler::new(pool.clone(), settings(), (Tz::UTC, sealer()), Wake::default(), sender);
+    let mut published = async || {
+        reconciler.round().await.expect("round");
+        let table = newest.borrow().clone().expect("published");
+        let payload: Vec<u8> = table.sections.values().flat_map(|section| section.payload.clone()).collect();
+        pb::Rows::decode(payload.as_slice()).expect("rows").owners[0].counter_naming
+    };
+    let (now, long_ago) = (Utc::now(), Utc::now() - generation::REMEMBERED * 2);
+    let raise = async |conn: &mut _| {
+        generation::raise_counter_naming(conn, now - generation::REMEMBERED).await.expect("raise")
+    };
+    let rows = [proxy_row("new", 2, now, None), proxy_row("old", 1, now, None)];
+    proxies::upsert(conn, &rows).await.expect("write");
+    assert!(!raise(conn).await, "one of them does not know them");
+    assert_eq!(published().await, 1);
+    let before = generation::current(conn).await.expect("generation");
+    // It stayed away for longer than a restart of the control plane takes.
+    proxies::upsert(conn, &[proxy_row("old", 1, long_ago, None)]).await.expect("write");
+    for _ in 0..2 {
+        assert!(raise(conn).await);
+        assert_eq!(generation::current(conn).await.expect("generation").0, before.0 + 1, "once");
+    }
+    assert_eq!(published().await, 2, "every owner's section says so");
+}
+
+#[tokio::test]
+async fn the_ledger_is_complete_as_far_as_the_last_proxy_has_reported() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    let (now, stale) = (Utc::now(), Utc::now() - TimeDelta::minutes(5));
+    let fresh = now - TimeDelta::seconds(90);
+    let steps = [
+        (proxy_row("a", 2, now, Some(50)), (Some(50), Some(50))),
+        (proxy_row("b", 2, now, Some(30)), (Some(30), Some(30))),
+        (proxy_row("away", 2, stale, Some(10)), (Some(30), Some(10))),
+        (proxy_row("b", 2, now, Some(70)), (Some(50), Some(10))),
+        (proxy_row("silent", 1, stale, None), (Some(50), None)),
+        (proxy_row("silent", 1, now, None), (None, None)),
+    ];
+    assert_eq!(proxies::reported(conn, fresh).await.expect("read"), (None, None), "nobody is there");
+    for (row, want) in steps {
+        let id = row.proxy_id.clone();
+        proxies::upsert(conn, &[row]).await.expect("write");
+        assert_eq!(proxies::reported(conn, fresh).await.expect("read"), want, "{id}");
+    }
 }
