@@ -124,7 +124,7 @@ async fn texts_tell_callers_less_than_admins() -> Result<()> {
         assert!(answer.json()?["error"]["message"].is_string());
     }
     // Too long to be looked through as a whole: in our words.
-    duel.a.script([Answer::status(400).body(format!("{}{TELLTALE}", " ".repeat(70_000)))]);
+    duel.a.script([Answer::status(400).body(format!("{}{TELLTALE}", " ".repeat(4 * MIB)))]);
     let answer = read(duel.alice.message(CLAUDE, false).await?).await;
     assert!(answer.status == 400 && silent(&answer.text) && answer.text.len() < 1000, "{}", answer.text);
     Dialect::Messages.error_in(&answer.json()?)?;
@@ -212,8 +212,11 @@ async fn looking_for_words_costs_no_memory() -> Result<()> {
     let word = json!({"word": "bad word", "matchType": "contains"});
     scene.fleet.admin.action("sensitive-words/createSensitiveWordAction", word).await?;
     let process = scene.fleet.proxies[0].process.as_ref().context("the proxy")?;
-    let numbers = format!(r#"{{"model":"{GPT}","input":[{}0]}}"#, "0,".repeat(45 * MIB));
-    let text = format!(r#"{{"model":"{GPT}","input":"{}"}}"#, "a good\\nword ".repeat(6 * MIB));
+    // Programs of tests are slow; a tree of so many numbers would be two hundred MiB all the same.
+    let numbers = format!(r#"{{"model":"{GPT}","input":[{}0]}}"#, "0,".repeat(6 * MIB));
+    let text = format!(r#"{{"model":"{GPT}","input":"{}"}}"#, "a good\\nword ".repeat(MIB));
+    ensure!(scene.alice(0).status(CLAUDE).await? == 200);
+    let before = process.peak_rss_kib().unwrap_or_default() / 1024;
     for body in [numbers, text] {
         let length = body.len() / MIB;
         let request =
@@ -221,8 +224,11 @@ async fn looking_for_words_costs_no_memory() -> Result<()> {
         let answer = request.send().await?;
         assert_eq!(answer.status(), 200);
         let peak = process.peak_rss_kib().unwrap_or_default() / 1024;
-        // The body itself, while it is gathered and sent; a tree of it would be twenty times as much.
-        assert!(usize::try_from(peak)? < 3 * length + 150, "{peak} MiB for a body of {length} MiB");
+        // The body itself, while it is gathered and sent.
+        assert!(
+            peak < before + 4 * u64::try_from(length)?,
+            "{before}, then {peak} MiB for a body of {length} MiB"
+        );
     }
     Ok(())
 }
