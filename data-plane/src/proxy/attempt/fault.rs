@@ -190,6 +190,7 @@ pub async fn refused(
 fn in_our_words(head: &mut Parts, dialect: Dialect, text: &[u8], known: &Known) -> Bytes {
     let status = head.status.as_u16();
     let message = llm::error_body::message_of(text).unwrap_or_default();
+    let message: String = message.trim().chars().take(MAX_DETAIL_CHARS).collect();
     let message = scrub::for_callers(&message, known);
     let message = if message.is_empty() { "the upstream refused the request" } else { &message };
     head.headers.remove(CONTENT_ENCODING);
