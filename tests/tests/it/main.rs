@@ -7,6 +7,7 @@ mod actions;
 mod admin;
 mod answers;
 mod chaos;
+mod classes;
 mod drain;
 mod failover;
 mod floors;

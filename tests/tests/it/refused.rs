@@ -52,6 +52,7 @@ async fn becomes(fleet: &Fleet, provider: i64, wanted: &str) -> Result<()> {
 #[tokio::test]
 async fn what_a_caller_can_bring_about_disables_nothing() -> Result<()> {
     let scene = Scene::open(plan()).await?;
+    scene.fleet.admin.action("system/updateSettings", json!({"upstreamResources": true})).await?;
     let alice = scene.alice(0);
     let scope = "You have insufficient permissions for this operation. Missing scopes: api.usage.read.";
     let cors = "CORS requests must set 'anthropic-dangerous-direct-browser-access' header";
