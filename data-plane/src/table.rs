@@ -114,7 +114,7 @@ impl Snapshot {
         self.providers.in_order.iter()
     }
 
-    /// The price of a model, in whatever spelling; see [`Prices::find`].
+    /// The price of a model, in whatever spelling; see `Prices::find`.
     pub fn price(&self, model: &str) -> Option<&Price> {
         self.prices.find(model).map(|(_, price)| price)
     }

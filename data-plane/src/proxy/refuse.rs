@@ -263,6 +263,8 @@ impl Refusal {
                 | Self::Guessing(_)
                 | Self::NotReady
                 | Self::NoRoute { .. }
+                // Answered before the credential is looked at.
+                | Self::Upgrade
         )
     }
 
@@ -373,4 +375,20 @@ pub fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_answered_before_the_credential_is_looked_at_makes_nobody_known() {
+        let nowhere = Refusal::NoRoute { method: "GET".to_owned(), path: "/nowhere".to_owned() };
+        for refusal in
+            [Refusal::NoCredential, Refusal::UnknownKey, Refusal::NotReady, Refusal::Upgrade, nowhere]
+        {
+            assert!(refusal.is_of_stranger(), "{refusal:?}");
+        }
+        assert!(!Refusal::KeyDisabled.is_of_stranger());
+    }
 }

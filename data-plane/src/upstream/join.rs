@@ -21,11 +21,12 @@ const ENDPOINTS: &[&[&str]] = &[
     &["models"],
 ];
 
-/// Path and query to ask for, from the caller's and the base.
-pub(super) fn target(kind: ProviderKind, base: &Url, path: &str, query: &str) -> String {
+/// Path and query to ask for, from the caller's and the base. `metered`: the model is the body's and nothing else's.
+pub(super) fn target(kind: ProviderKind, base: &Url, path: &str, query: &str, metered: bool) -> String {
     let mut target = path_under(kind, base.path(), path);
     let own = base.query().unwrap_or_default().split('&');
-    let callers = query.split('&').filter(|pair| !is_key(pair));
+    let callers =
+        query.split('&').filter(|pair| !(is_named(pair, "key") || metered && is_named(pair, "model")));
     for (index, pair) in own.chain(callers).filter(|pair| !pair.is_empty()).enumerate() {
         target.push(if index == 0 { '?' } else { '&' });
         target.push_str(pair);
@@ -33,9 +34,11 @@ pub(super) fn target(kind: ProviderKind, base: &Url, path: &str, query: &str) ->
     target
 }
 
-/// The caller's `key`, also where its name is escaped, is a credential for us, not for the upstream.
-fn is_key(pair: &str) -> bool {
-    url::form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == "key")
+/// Whether a pair has this name, also where it is escaped. The caller's `key` is a credential for us, not for the
+/// upstream. Some upstreams (LiteLLM) serve the `model` of the query instead of the one in the body, which is the one that
+/// was checked and is billed.
+fn is_named(pair: &str, wanted: &str) -> bool {
+    url::form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name == wanted)
 }
 
 /// The value of the `host` header.
@@ -174,7 +177,22 @@ mod tests {
         ];
         for (kind, base, asked, expected) in cases {
             let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
-            assert_eq!(target(kind, &Url::parse(base).unwrap(), path, query), expected, "{base} + {asked}");
+            let asked_for = target(kind, &Url::parse(base).unwrap(), path, query, false);
+            assert_eq!(asked_for, expected, "{base} + {asked}");
+        }
+    }
+
+    #[test]
+    fn the_model_of_a_metered_call_is_not_the_querys() {
+        let base = Url::parse("https://x.example").unwrap();
+        for (query, metered, expected) in [
+            ("model=dear&beta=true", true, "/v1/chat/completions?beta=true"),
+            ("mo%64el=dear", true, "/v1/chat/completions"),
+            ("model=filter", false, "/v1/chat/completions?model=filter"),
+            ("models=1", true, "/v1/chat/completions?models=1"),
+        ] {
+            let asked_for = target(OpenAiCompatible, &base, "/v1/chat/completions", query, metered);
+            assert_eq!(asked_for, expected, "{query}");
         }
     }
 

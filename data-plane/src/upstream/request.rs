@@ -38,7 +38,8 @@ pub fn request(
         None => return Err(wrong("prepared as something else")),
     };
     let path = ["/v1", route.tail].concat();
-    let target = join::target(up.row.kind, &up.base, &path, head.uri.query().unwrap_or_default());
+    let query = head.uri.query().unwrap_or_default();
+    let target = join::target(up.row.kind, &up.base, &path, query, route.kind.is_metered());
     if !target.bytes().all(|byte| byte > b' ' && byte != 0x7f) {
         return Err(wrong("the path is no URL"));
     }

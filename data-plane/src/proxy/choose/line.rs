@@ -20,7 +20,7 @@ struct Spot {
     among: SmallVec<[Arc<Upstream>; 8]>,
 }
 
-/// Who is asked, in this order. Dropped without [`Line::taken`], it leaves the rotation as it was.
+/// Who is asked, in this order. Dropped without [`Trail::taken`], it leaves the rotation as it was.
 pub struct Line<'a> {
     spots: SmallVec<[Spot; MOST]>,
     /// Whether there are no others.
