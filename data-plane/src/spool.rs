@@ -205,6 +205,8 @@ impl Spool {
         open::strike_out(&disk, folder, &mut ids)?;
         let (left, spent) = left.into_iter().partition::<Vec<_>, _>(|left| ids.contains(&left.entry.id));
         let slots = Slots::open(disk.clone(), folder, options.slots, &spent, &left);
+        // Before the log removes segments that are done: nothing else would tell that these were recorded.
+        slots.empty_spent();
         let bounded = Options { max_bytes: Shared::bound(options.max_bytes, folder), ..options.clone() };
         let log = Log::open(&bounded, disk, lock)?;
         let shared = Shared {

@@ -70,6 +70,8 @@ impl Spool {
         let done = log.set_aside(segment, why);
         self.shared.publish(&log);
         drop(log);
+        // They are tried again at the next start, which may be unable to see whose records they hold.
+        self.shared.slots.empty_spent();
         done.tidy();
     }
 

@@ -3,9 +3,9 @@
 
 use super::acked::{self, Acked};
 use super::disk::{Disk, Lock};
-use super::open::{DAMAGED, UNREAD, examine, numbers, take_back, waits_from};
+use super::open::{DAMAGED, SEGMENT, UNREAD, examine, numbers, take_back, waits_from};
 use super::reader::{Extent, View, path};
-use super::segment::{FIRST, HEAD};
+use super::segment::{FIRST, HEAD, TRIAL_BYTES};
 use super::trouble::{Backlog, Trouble};
 use super::{Error, Options, Position, SPOOL_DAMAGED};
 use std::collections::{BTreeSet, VecDeque};
@@ -104,7 +104,7 @@ impl Log {
 
     /// The segments that are there.
     fn find(&mut self, mut done: Acked) -> Result<(), Error> {
-        for number in numbers(&self.folder, "seg")? {
+        for number in numbers(&self.folder, SEGMENT)? {
             if number < done.segment {
                 remove(&self.folder, number);
                 continue;
@@ -221,12 +221,28 @@ impl Log {
         if let Some(closed) = self.writer.replace(Arc::new(writer)).filter(|_| self.dirty) {
             self.unsynced.push((Some(last), closed));
         }
-        // The new name must survive a power cut, too.
+        // The new name must survive a power cut, too; with it all names before.
+        self.unsynced.retain(|(number, _)| number.is_some());
         self.unsynced.extend(File::open(&*self.folder).map(|folder| (None, Arc::new(folder))));
         self.dirty = !frame.is_empty();
         self.frames += frame.len() as u64;
         self.segments.push_back(Segment { number, bytes: start.len() as u64, until: self.appended });
         Ok(())
+    }
+
+    /// Removes the newest segment if a trial is all that it holds.
+    pub(super) fn drop_trial(&mut self) {
+        let before = self.segments.iter().rev().nth(1).map_or(self.acked.ordinal, |segment| segment.until);
+        let is_trial =
+            |segment: &mut Segment| segment.until == before && segment.bytes == FIRST + TRIAL_BYTES as u64;
+        let Some(last) = self.segments.pop_back_if(is_trial) else { return };
+        if fs::remove_file(path(&self.folder, last.number)).is_err() {
+            // Its number is taken.
+            self.segments.push_back(last);
+            return;
+        }
+        (self.writer, self.dirty) = (None, false);
+        self.frames -= TRIAL_BYTES as u64;
     }
 
     /// Files with records that may not be on disk yet.
@@ -244,6 +260,7 @@ impl Log {
     pub(super) fn still_unsynced(&mut self, files: impl Iterator<Item = (Option<u64>, Arc<File>)>) {
         for (number, file) in files {
             match number {
+                None if self.unsynced.iter().any(|(number, _)| number.is_none()) => {}
                 Some(number) if !self.segments.iter().any(|segment| segment.number == number) => {}
                 Some(number) if number == self.last_number() && self.writer.is_some() => self.dirty = true,
                 _ => self.unsynced.push((number, file)),

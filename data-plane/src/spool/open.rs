@@ -12,6 +12,8 @@ use std::fs;
 use std::path::Path;
 use uuid::Uuid;
 
+/// Segments.
+pub(super) const SEGMENT: &str = "seg";
 /// Segments that could not be read, and are tried again at the next start.
 pub(super) const UNREAD: &str = "unread";
 /// Segments that were delivered but for damaged frames.
@@ -46,7 +48,7 @@ pub(super) fn numbers(folder: &Path, kind: &str) -> Result<Vec<u64>, Error> {
 
 /// Gives segments that could not be read another chance, as the newest ones: they may be again.
 pub(super) fn take_back(folder: &Path, after: u64) -> Result<(), Error> {
-    let last = numbers(folder, "seg")?.last().map_or(after, |last| after.max(*last));
+    let last = numbers(folder, SEGMENT)?.last().map_or(after, |last| after.max(*last));
     for (number, fresh) in numbers(folder, UNREAD)?.into_iter().zip(last + 1..) {
         let from = path(folder, number).with_extension(UNREAD);
         if let Err(error) = fs::rename(&from, path(folder, fresh)) {
@@ -77,13 +79,14 @@ pub(super) fn examine(disk: &Disk, folder: &Path, number: u64, from: u64) -> Exa
     found
 }
 
-/// Takes the ids of records in the folder's segments, delivered ones too, out of `ids`.
+/// Takes the ids of records in the folder's segments, delivered ones and those set aside too, out of `ids`.
 pub(super) fn strike_out(disk: &Disk, folder: &Path, ids: &mut HashSet<RequestId>) -> Result<(), Error> {
-    for number in numbers(folder, "seg")? {
+    let files = |kind| Ok(numbers(folder, kind)?.into_iter().map(move |number| (number, kind)));
+    for (number, kind) in files(SEGMENT)?.chain(files(UNREAD)?) {
         if ids.is_empty() {
             break;
         }
-        let path = path(folder, number);
+        let path = path(folder, number).with_extension(kind);
         let bytes = fs::metadata(&path).map_or(0, |meta| meta.len());
         let looked = look(disk, &path, FIRST, bytes, &mut |next, record| {
             if next == Next::Record

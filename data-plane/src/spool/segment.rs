@@ -17,7 +17,7 @@ const MAX_RECORD_BYTES: usize = 16 << 20;
 /// In the length of a frame that holds no record.
 const TRIAL: u32 = 1 << 31;
 /// Bytes of such a frame: a disk that takes them has room for some dozens of records.
-const TRIAL_BYTES: usize = 32 << 10;
+pub(super) const TRIAL_BYTES: usize = 32 << 10;
 /// How every record begins: its first field is an id of 16 bytes. Scans look for it, so that checksums are only
 /// made where a frame may be.
 const RECORD_START: &[u8] = &[0x0a, 0x10];

@@ -50,6 +50,13 @@ impl Spool {
                 Err(_) => return,
             }
         }
+        // What the tries took goes with the next records; where none wait, nobody would ever acknowledge it.
+        let log = self.shared.log();
+        let (is_idle, position) = (log.waiting() == 0, log.acked);
+        drop(log);
+        if is_idle {
+            self.acknowledge(position);
+        }
         self.shared.arrived.notify_one();
     }
 
@@ -61,7 +68,7 @@ impl Spool {
         // Not under the lock: a slow disk must not hold up the requests.
         let synced = file.map_or(Ok(()), |file| disk.sync(&file));
         synced.map_err(|source| {
-            self.shared.log().fresh_segment();
+            self.shared.log().tried_in_vain();
             super::Error::Io { what: "force to disk", path, source }
         })
     }

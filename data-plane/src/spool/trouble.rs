@@ -66,6 +66,13 @@ impl Log {
         }
     }
 
+    /// What a try wrote could not be forced to disk: the next one begins another segment, in place of this one, or every
+    /// try would take more of the bound.
+    pub(super) fn tried_in_vain(&mut self) {
+        self.fresh_segment();
+        self.drop_trial();
+    }
+
     /// Looks whether the segment that is written is still the one that readers see.
     pub(super) fn look(&mut self) {
         let Some(writer) = self.writer.clone() else { return };

@@ -112,6 +112,60 @@ fn what_could_not_be_forced_to_disk_is_tried_again() {
     spool.sync().expect("nothing is left to be forced");
 }
 
+#[tokio::test]
+async fn tries_of_a_disk_that_forgets_take_no_room_for_good() {
+    let folder = Folder::new("sync-tries");
+    let disk = Disk::default();
+    let faults = Arc::clone(&disk.faults);
+    let spool = Spool::open_on(&folder.options(1 << 20, 1 << 20), disk).expect("open");
+    for delivered in [false, true] {
+        spool.append(&record(1), None).expect("append");
+        if delivered {
+            let batch = spool.next_batch(9, Duration::ZERO).await;
+            spool.acknowledge(batch.position);
+        }
+        let (bytes, segments) = (spool.depth().bytes, folder.segments("seg").len());
+        faults.fail(Op::Sync, "", EIO);
+        assert!(spool.sync().is_err());
+        for _ in 0..64 {
+            spool.tend();
+            assert!(spool.sync().is_err(), "{delivered}");
+        }
+        assert_eq!((spool.depth().bytes, folder.segments("seg").len()), (bytes, segments), "{delivered}");
+        assert!(spool.shared.log().unsynced().len() <= 3, "no descriptor per try");
+        faults.mend();
+        spool.append(&record(2), None).expect("kept");
+        spool.tend();
+        assert_eq!(spool.refuses(), None, "{delivered}");
+        let expected: &[i64] = if delivered { &[2] } else { &[1, 2] };
+        assert_eq!(all(&spool).await, expected);
+        let batch = spool.next_batch(9, Duration::ZERO).await;
+        spool.acknowledge(batch.position);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_spool_is_not_full_of_tries() {
+    let folder = Folder::new("tries-idle");
+    let disk = Disk::default();
+    let faults = Arc::clone(&disk.faults);
+    // Four tries fill it.
+    let spool = Spool::open_on(&folder.options(1 << 20, 128 << 10), disk).expect("open");
+    spool.append(&record(1), None).expect("append");
+    let batch = spool.next_batch(9, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    spool.append(&record(2), None).expect("append");
+    let batch = spool.next_batch(9, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    for _ in 0..6 {
+        faults.fail_once(Op::Sync, EIO);
+        assert!(spool.sync().is_err());
+        spool.tend();
+    }
+    assert_eq!((spool.standing(), spool.depth().records), (Standing::Good, 0));
+    assert!(folder.segments("seg").len() <= 2);
+}
+
 /// The first segment, changed while it waits.
 fn damage(folder: &Folder, change: impl FnOnce(&mut Vec<u8>)) {
     let path = folder.segments("seg").into_iter().next().expect("a segment");
