@@ -5,7 +5,7 @@
 
 mod classes;
 
-pub use classes::{Classes, LastClasses};
+pub use classes::{Classes, LastClasses, Place};
 
 use crate::limit;
 use crate::table::Snapshot;

@@ -23,7 +23,7 @@ mod trouble;
 mod tunnel;
 
 pub use body::{Body, Heard};
-pub use client::{Client, Settings, was_sent_again};
+pub use client::{Client, Progress, Settings, was_sent_again};
 pub use failure::{Failure, FailureClass, Local, Stage};
 pub use names::Names;
 pub use outgoing::Outgoing;

@@ -56,6 +56,13 @@ impl Classes {
     }
 }
 
+/// Where a conversation is remembered, and the mark by which it is known there: never 0, which an empty place has.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    index: usize,
+    tag: u64,
+}
+
 /// The classes of the last answer of the conversations of this process. Of bounded size and without locks: each
 /// conversation has one place, by a keyed hash, which it may lose to another one.
 pub struct LastClasses {
@@ -71,25 +78,23 @@ impl Default for LastClasses {
 
 impl LastClasses {
     /// Remembers an answer of a conversation.
-    pub fn learn(&self, user: UserId, session: &str, tokens: &TokenCounts) {
+    pub fn learn(&self, place: Place, tokens: &TokenCounts) {
         if let Some(classes) = Classes::of(tokens) {
-            let (place, tag) = self.place(user, session);
-            place.store(tag | classes.0, Ordering::Relaxed);
+            self.places[place.index].store(place.tag | classes.0, Ordering::Relaxed);
         }
     }
 
     /// What is remembered of it.
-    pub fn of(&self, user: UserId, session: &str) -> Option<Classes> {
-        let (place, tag) = self.place(user, session);
-        let held = place.load(Ordering::Relaxed);
-        (held & !SHARES_MASK == tag).then_some(Classes(held & SHARES_MASK))
+    pub fn of(&self, place: Place) -> Option<Classes> {
+        let held = self.places[place.index].load(Ordering::Relaxed);
+        (held & !SHARES_MASK == place.tag).then_some(Classes(held & SHARES_MASK))
     }
 
-    /// Where it is remembered, and the mark by which it is known there: never 0, which an empty place has.
-    fn place(&self, user: UserId, session: &str) -> (&AtomicU64, u64) {
+    /// Where a conversation of a user is remembered.
+    pub fn place(&self, user: UserId, session: &str) -> Place {
         let hash = self.hasher.hash_one((user, session));
         let tag = (hash & !SHARES_MASK) | (1 << (3 * SHARE_BITS));
-        (&self.places[(hash & SHARES_MASK) as usize % PLACES], tag)
+        Place { index: (hash & SHARES_MASK) as usize % PLACES, tag }
     }
 }
 
@@ -124,17 +129,19 @@ mod tests {
     fn conversations_are_told_apart_and_the_last_answer_counts() {
         let last = LastClasses::default();
         let (ann, bob) = (UserId(1), UserId(2));
-        assert_eq!(last.of(ann, "s"), None);
-        last.learn(ann, "s", &counts(1, 1, 0, 0));
-        last.learn(ann, "s", &counts(0, 1, 0, 0));
-        last.learn(ann, "s", &TokenCounts::default());
-        assert_eq!(last.of(ann, "s"), Classes::of(&counts(0, 1, 0, 0)));
-        assert_eq!((last.of(bob, "s"), last.of(ann, "t")), (None, None));
+        let of = |user, session: &str| last.of(last.place(user, session));
+        let learn = |session: &str, tokens: &TokenCounts| last.learn(last.place(ann, session), tokens);
+        assert_eq!(of(ann, "s"), None);
+        learn("s", &counts(1, 1, 0, 0));
+        learn("s", &counts(0, 1, 0, 0));
+        learn("s", &TokenCounts::default());
+        assert_eq!(of(ann, "s"), Classes::of(&counts(0, 1, 0, 0)));
+        assert_eq!((of(bob, "s"), of(ann, "t")), (None, None));
         // Many more than there is room for: some are lost, none is taken for another.
         for n in 0..2 * PLACES as u64 {
-            last.learn(ann, &n.to_string(), &counts(n, 1, 0, 0));
+            learn(&n.to_string(), &counts(n, 1, 0, 0));
         }
-        let known = |n: u64| last.of(ann, &n.to_string());
+        let known = |n: u64| of(ann, &n.to_string());
         let kept = (0..2 * PLACES as u64).filter(|n| known(*n).is_some());
         assert!(
             kept.inspect(|n| assert_eq!(known(*n), Classes::of(&counts(*n, 1, 0, 0)))).count() > PLACES / 3

@@ -72,7 +72,7 @@ impl Proxy {
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(exchange, &failure))?;
         let request = if exchange.is_repeatable() { request } else { request.once() };
-        let sending = self.client.send_marking(up, request, Duration::ZERO, meter.is_with_upstream());
+        let sending = self.client.send_marking(up, request, Duration::ZERO, &*meter);
         let response = match patience.wait(sending).await {
             Ok(sent) => {
                 if upstream::was_sent_again(&sent) {
@@ -84,7 +84,7 @@ impl Proxy {
         };
         let (mut head, mut body) = response.into_parts();
         if !head.status.is_success() {
-            meter.is_with_upstream().set(false);
+            meter.is_not_with_upstream();
         }
         let read = exchange.route.kind.is_metered() || !head.status.is_success();
         if read && head.headers.contains_key(CONTENT_ENCODING) {

@@ -1,17 +1,17 @@
 //! Requests that were under way when this process's predecessor was killed: of each the spool's slots say enough for a
-//! record. Billed like a hang-up, because the upstream worked on what it was sent.
+//! record. Billed like a hang-up if the upstream had it, because it worked on what it was sent; else it costs nothing.
 //!
 //! Runs once, when there is a table. Looks at no clock.
 
 use super::Shared;
 use super::meter::STATUS_CUT;
-use crate::bill::{self, Bill, Names, Service};
+use crate::bill::{self, Bill, Classes, Names, Service};
 use crate::config::BillAborted;
 use crate::spool::Entry;
 use crate::table::Snapshot;
 use crate::telemetry;
 use contract::table::ProviderKind;
-use contract::usage::{Dialect, Outcome, TokenCounts, UsageRecord};
+use contract::usage::{Dialect, Outcome, TokenCounts, UsageRecord, UsageSource};
 use rust_decimal::Decimal;
 
 /// Records all of them; how many there were.
@@ -35,7 +35,7 @@ pub fn record_left(shared: &Shared) -> usize {
 
 fn record(shared: &Shared, table: &Snapshot, entry: Entry<'static>) -> UsageRecord {
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
-    let (tokens, usage_source) = bill::hung_up(entry.request_bytes, None);
+    let (tokens, usage_source) = used(&entry);
     let bill = bill_of(shared, table, &entry, &tokens);
     let sent = if entry.upstream_model.is_empty() { &entry.model } else { &entry.upstream_model }.to_string();
     UsageRecord {
@@ -80,10 +80,17 @@ fn record(shared: &Shared, table: &Snapshot, entry: Entry<'static>) -> UsageReco
     }
 }
 
+fn used(entry: &Entry<'_>) -> (TokenCounts, UsageSource) {
+    if !entry.sent || !entry.metered {
+        return (TokenCounts::default(), UsageSource::None);
+    }
+    bill::hung_up(entry.input_bytes, Classes::from_bits(entry.classes))
+}
+
 fn bill_of(shared: &Shared, table: &Snapshot, entry: &Entry<'_>, tokens: &TokenCounts) -> Bill {
     let up = table.upstream(entry.provider);
     let multiplier = up.map_or(Decimal::ONE, |up| up.row.cost_multiplier);
-    if !entry.metered || shared.config.bill_aborted == BillAborted::Free {
+    if !entry.sent || !entry.metered || shared.config.bill_aborted == BillAborted::Free {
         return Bill::free(multiplier);
     }
     let service = Service {

@@ -5,13 +5,14 @@
 //! the end is synchronous and bounded, because the end may be a drop.
 
 mod bill;
+mod under_way;
 mod verdict;
 
 use super::Shared;
 use super::budget::Budget;
 use super::opening::Opening;
 use super::scrub::Known;
-use crate::bill::Bill;
+use crate::bill::{Bill, Place};
 use crate::clock::Instant;
 use crate::health::Pass;
 use crate::limit::Counters;
@@ -69,7 +70,11 @@ pub struct Meter {
     first_byte: Option<Instant>,
     blocked: Option<(String, String)>,
     /// Where the spool knows it from after a kill.
-    slot: Option<Slot>,
+    slot: Cell<Option<Slot>>,
+    /// What stands there of the provider that is tried: whether it has the request.
+    noted: Cell<Option<bool>>,
+    /// Where the price classes of its conversation are remembered, once that was looked up.
+    place: Cell<Option<Place>>,
     span: tracing::Span,
     finished: bool,
 }
@@ -98,7 +103,9 @@ impl Meter {
             response_bytes: 0,
             first_byte: None,
             blocked: None,
-            slot: None,
+            slot: Cell::default(),
+            noted: Cell::default(),
+            place: Cell::default(),
             span,
             finished: false,
         }
@@ -173,8 +180,7 @@ impl Meter {
         self.blocked = Some((by.to_owned(), reason));
     }
 
-    /// An attempt begins: its provider is the record's provider until another one is tried. From here on the spool
-    /// knows of the request, because from here on it may cost something.
+    /// An attempt begins: its provider is the record's provider until another one is tried.
     pub fn trying(&mut self, upstream: &Arc<Upstream>, model: &str, pass: Pass) {
         self.pass = pass;
         self.hold_tried = true;
@@ -183,11 +189,7 @@ impl Meter {
         if let Some(seat) = &self.seat {
             seat.at(upstream.row.id);
         }
-        let entry = self.opening.entry(upstream.row.id, model);
-        match &self.slot {
-            None => self.slot = self.shared.spool.begin(&entry),
-            Some(slot) => self.shared.spool.change(slot, &entry),
-        }
+        self.noted.set(None);
     }
 
     /// What is known of the provider that was asked last, and must not be told.
@@ -233,13 +235,7 @@ impl Meter {
     /// The attempt gave no answer: what was seen of it is nobody's to pay.
     pub fn failed(&mut self) {
         self.scanner = None;
-        self.is_with_upstream.set(false);
-    }
-
-    /// Set once the running attempt's request went out whole, unset when the upstream refuses it. What a caller does not
-    /// wait for is paid for in between.
-    pub fn is_with_upstream(&self) -> &Cell<bool> {
-        &self.is_with_upstream
+        self.is_not_with_upstream();
     }
 
     /// How many attempts there were.

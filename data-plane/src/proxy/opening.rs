@@ -2,6 +2,7 @@
 
 use super::caller::Caller;
 use super::head::{header, ip_text};
+use crate::bill::Classes;
 use crate::clock::Instant;
 use crate::limit::Counters;
 use crate::live::{Open, Spoken};
@@ -87,7 +88,7 @@ impl Opening {
     }
 
     /// What is kept of it in case that this process is killed.
-    pub fn entry<'a>(&'a self, provider: ProviderId, sent: &'a str) -> Entry<'a> {
+    pub fn entry<'a>(&'a self, provider: ProviderId, model: &'a str, state: State) -> Entry<'a> {
         Entry {
             id: self.id,
             started_at_ms: self.started_at_ms,
@@ -96,16 +97,18 @@ impl Opening {
             key: self.caller.key.id,
             provider,
             generation: self.table.generation,
-            // What it is billed by after a kill.
-            request_bytes: self.input_bytes,
+            request_bytes: self.request_bytes,
+            input_bytes: self.input_bytes,
+            classes: state.classes.to_bits(),
             messages: self.messages_count,
             dialect: self.dialect,
             streamed: self.streamed,
             metered: self.kind.is_metered(),
+            sent: state.sent,
             model: Cow::Borrowed(&self.model),
             session: Cow::Borrowed(self.session.as_deref().unwrap_or_default()),
             endpoint: Cow::Borrowed(&self.endpoint),
-            upstream_model: Cow::Borrowed(if sent == self.model { "" } else { sent }),
+            upstream_model: Cow::Borrowed(if model == self.model { "" } else { model }),
             client_ip: Cow::Borrowed(&self.client_ip),
             user_agent: Cow::Borrowed(self.user_agent.as_deref().unwrap_or_default()),
         }
@@ -130,6 +133,15 @@ impl Opening {
             session_ttl,
         }
     }
+}
+
+/// What of a request that is under way decides what it costs if this process is killed.
+#[derive(Clone, Copy)]
+pub struct State {
+    /// Whether the upstream has it.
+    pub sent: bool,
+    /// In which price classes the input of its conversation's last answer lay.
+    pub classes: Classes,
 }
 
 /// What the walk has found out when a request is opened.

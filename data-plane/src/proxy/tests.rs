@@ -15,6 +15,7 @@ mod admission;
 mod endings;
 mod failover;
 mod health;
+mod interrupted;
 mod model;
 mod money;
 mod nature;

@@ -49,6 +49,31 @@ pub struct Client {
     metrics: Arc<Metrics>,
 }
 
+/// Who is told how far a request has come.
+pub trait Progress {
+    /// Nothing of it is sent: a connection has to be made first.
+    fn connects(&self);
+    /// It is sent from now on, and may cost something.
+    fn sends(&self);
+    /// Whether all of it is with the upstream.
+    fn went_out(&self, whole: bool);
+}
+
+/// Set once all of a request is with the upstream.
+impl Progress for Cell<bool> {
+    fn connects(&self) {
+        self.set(false);
+    }
+
+    fn sends(&self) {}
+
+    fn went_out(&self, whole: bool) {
+        if whole {
+            self.set(true);
+        }
+    }
+}
+
 /// On an answer whose request was sent a second time.
 #[derive(Clone, Copy)]
 struct SentAgain;
@@ -95,15 +120,15 @@ impl Client {
         Box::pin(self.send_marking(up, request, head_timeout, &went_out)).await
     }
 
-    /// The same; `went_out` is set once all of the request is with the upstream, even if nobody waits to the end.
+    /// The same; `progress` hears how far the request has come, even if nobody waits to the end.
     pub async fn send_marking(
         &self,
         up: &Upstream,
         request: Outgoing,
         head_timeout: Duration,
-        went_out: &Cell<bool>,
+        progress: &dyn Progress,
     ) -> Result<Response<Body>, Failure> {
-        let sent = self.sent(up, request, (head_timeout, went_out)).await;
+        let sent = self.sent(up, request, (head_timeout, progress)).await;
         sent.inspect_err(|failure| self.metrics.upstream_failed(failure.class.as_str()))
     }
 
@@ -118,7 +143,7 @@ impl Client {
         &self,
         up: &Upstream,
         request: Outgoing,
-        wait: (Duration, &Cell<bool>),
+        wait: (Duration, &dyn Progress),
     ) -> Result<Response<Body>, Failure> {
         let resting = if request.once { None } else { self.pool.take(self.connector.lane(up)) };
         let Some(resting) = resting else {
@@ -128,7 +153,6 @@ impl Client {
         match self.exchange(resting, request.clone(), wait, true).await {
             Err(broken) if broken.untouched && began.elapsed() < STALE_WITHIN => {
                 tracing::debug!(failure = %broken.failure, "a resting connection was stale");
-                wait.1.set(false);
                 Box::pin(self.sent_again(up, request, wait)).await
             }
             other => other.map_err(|broken| broken.failure),
@@ -139,7 +163,7 @@ impl Client {
         &self,
         up: &Upstream,
         request: Outgoing,
-        wait: (Duration, &Cell<bool>),
+        wait: (Duration, &dyn Progress),
     ) -> Result<Response<Body>, Failure> {
         let mut sent = self.sent_afresh(up, request, wait).await;
         match &mut sent {
@@ -154,8 +178,9 @@ impl Client {
         &self,
         up: &Upstream,
         request: Outgoing,
-        wait: (Duration, &Cell<bool>),
+        wait: (Duration, &dyn Progress),
     ) -> Result<Response<Body>, Failure> {
+        wait.1.connects();
         let fresh = self.connect(up).await?;
         self.exchange(fresh, request, wait, false).await.map_err(|broken| broken.failure)
     }
@@ -185,16 +210,15 @@ impl Client {
         &self,
         connection: Connection,
         request: Outgoing,
-        (head_timeout, went_out): (Duration, &Cell<bool>),
+        (head_timeout, progress): (Duration, &dyn Progress),
         reused: bool,
     ) -> Result<Response<Body>, Broken> {
         self.metrics.upstream_connection(reused);
         let mut exchange = Exchange::new(connection, request);
+        progress.sends();
         let head = poll_fn(|cx| {
             let head = exchange.poll_head(cx);
-            if exchange.went_out() {
-                went_out.set(true);
-            }
+            progress.went_out(exchange.went_out());
             head
         });
         let answered = match Instant::now().checked_add(head_timeout) {

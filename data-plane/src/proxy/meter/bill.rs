@@ -29,9 +29,9 @@ impl Meter {
             seen.or_estimated(|| self.input().0)
         };
         if source == UsageSource::Reported
-            && let Some(session) = &self.opening.session
+            && let Some(place) = self.conversation()
         {
-            self.shared.last_classes.learn(self.opening.caller.user.id, session, &tokens);
+            self.shared.last_classes.learn(place, &tokens);
         }
         Usage { tokens, source, response_model: seen.response_model, priority }
     }
@@ -48,9 +48,7 @@ impl Meter {
 
     /// The input, estimated from the size of the request.
     fn input(&self) -> (TokenCounts, UsageSource) {
-        let user = self.opening.caller.user.id;
-        let last = self.opening.session.as_deref().and_then(|id| self.shared.last_classes.of(user, id));
-        bill::hung_up(self.opening.input_bytes, last)
+        bill::hung_up(self.opening.input_bytes, self.last_classes())
     }
 
     pub(super) fn bill(&self, outcome: Outcome, usage: &Usage) -> Bill {

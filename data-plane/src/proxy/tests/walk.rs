@@ -9,7 +9,7 @@ use super::ledger::Ledger;
 use crate::app::Common;
 use crate::clock;
 use crate::config::Config;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{Proxy, Shared, interrupted};
 use crate::store::Limiter;
 use crate::table::{Builder, Change, RawSection, fixtures};
 use crate::tasks;
@@ -150,6 +150,7 @@ impl Walk {
         let (killed, calls) = (Rc::default(), RefCell::default());
         self.running = Some(Running { proxy, shared: common.proxy, settler, killed, calls });
         self.publish();
+        interrupted::record_left(self.shared());
     }
 
     /// Puts the rows as they are now into force.

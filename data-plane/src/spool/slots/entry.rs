@@ -11,9 +11,10 @@ pub(super) const SLOT_BYTES: usize = 1024;
 /// Length and checksum, 4 bytes each, little-endian. Length 0: no request.
 const HEAD: usize = 8;
 /// Names the form; entries of another form are not understood and left out.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
 const STREAMED: u8 = 1;
 const METERED: u8 = 2;
+const SENT: u8 = 4;
 /// Longest text of each kind; the last ones give way where there is no more room.
 const NAME: usize = 256;
 const PATH: usize = 128;
@@ -37,8 +38,12 @@ pub struct Entry<'a> {
     pub provider: ProviderId,
     /// Of the table that the request was pinned to.
     pub generation: Generation,
-    /// Body bytes read; what the input is estimated from.
+    /// Body bytes read.
     pub request_bytes: u64,
+    /// What the input is estimated from.
+    pub input_bytes: u64,
+    /// In which price classes the input of the conversation's last answer lay, as their bits; 0: not known.
+    pub classes: u64,
     /// Items of the conversation.
     pub messages: u32,
     /// Caller's protocol.
@@ -47,6 +52,8 @@ pub struct Entry<'a> {
     pub streamed: bool,
     /// Whether it costs anything.
     pub metered: bool,
+    /// Whether the upstream had it: else it costs nothing.
+    pub sent: bool,
     /// Asked for.
     pub model: Cow<'a, str>,
     /// Conversation; empty: none.
@@ -68,12 +75,15 @@ impl Entry<'_> {
         out.extend_from_slice(&[0; HEAD]);
         out.push(FORM);
         out.push(self.dialect as u8);
-        out.push(if self.streamed { STREAMED } else { 0 } | if self.metered { METERED } else { 0 });
+        let flags = [(self.streamed, STREAMED), (self.metered, METERED), (self.sent, SENT)];
+        out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         out.extend_from_slice(self.id.0.as_bytes());
         let numbers =
             [self.started_at_ms, self.owner.0, self.user.0, self.key.0, self.provider.0, self.generation.0];
         numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
-        out.extend_from_slice(&self.request_bytes.to_le_bytes());
+        for number in [self.request_bytes, self.input_bytes, self.classes] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out.extend_from_slice(&self.messages.to_le_bytes());
         let texts = [
             (&self.model, NAME),
@@ -108,6 +118,7 @@ impl Entry<'_> {
             dialect,
             streamed: flags & STREAMED != 0,
             metered: flags & METERED != 0,
+            sent: flags & SENT != 0,
             id: RequestId(Uuid::from_bytes(rest.array()?)),
             started_at_ms: rest.number()?,
             owner: UserId(rest.number()?),
@@ -116,6 +127,8 @@ impl Entry<'_> {
             provider: ProviderId(rest.number()?),
             generation: Generation(rest.number()?),
             request_bytes: rest.number()?.cast_unsigned(),
+            input_bytes: rest.number()?.cast_unsigned(),
+            classes: rest.number()?.cast_unsigned(),
             messages: u32::from_le_bytes(rest.array()?),
             model: rest.text()?,
             session: rest.text()?,
@@ -165,8 +178,8 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry<'static>> {
         let texts = prop::collection::vec("[a-zé]{0,300}", 6);
-        (texts, any::<[i64; 7]>(), any::<(bool, bool, u32, u8)>(), any::<[u8; 16]>()).prop_map(
-            |(texts, numbers, (streamed, metered, messages, dialect), id)| Entry {
+        (texts, any::<[i64; 9]>(), any::<(bool, bool, bool, u32, u8)>(), any::<[u8; 16]>()).prop_map(
+            |(texts, numbers, (streamed, metered, sent, messages, dialect), id)| Entry {
                 id: RequestId(Uuid::from_bytes(id)),
                 started_at_ms: numbers[0],
                 owner: UserId(numbers[1]),
@@ -175,10 +188,13 @@ mod tests {
                 provider: ProviderId(numbers[4]),
                 generation: Generation(numbers[5]),
                 request_bytes: numbers[6].cast_unsigned(),
+                input_bytes: numbers[7].cast_unsigned(),
+                classes: numbers[8].cast_unsigned(),
                 messages,
                 dialect: Dialect::ALL[usize::from(dialect) % Dialect::ALL.len()],
                 streamed,
                 metered,
+                sent,
                 model: texts[0].clone().into(),
                 session: texts[1].clone().into(),
                 endpoint: texts[2].clone().into(),

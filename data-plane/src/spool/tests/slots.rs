@@ -3,7 +3,7 @@
 use super::*;
 use crate::spool::disk::Op;
 use contract::ids::{Generation, KeyId, ProviderId, UserId};
-use faults::ENOSPC;
+use faults::{EIO, ENOSPC};
 
 fn entry(number: i64) -> Entry<'static> {
     Entry {
@@ -15,10 +15,13 @@ fn entry(number: i64) -> Entry<'static> {
         provider: ProviderId(4),
         generation: Generation(5),
         request_bytes: 600,
+        input_bytes: 500,
+        classes: 0,
         messages: 1,
         dialect: Dialect::Anthropic,
         streamed: true,
         metered: true,
+        sent: true,
         model: "m".into(),
         session: "".into(),
         endpoint: "/v1/messages".into(),
@@ -121,4 +124,57 @@ fn a_disk_that_takes_no_entry_takes_no_slot_away() {
     assert!((1..=40).all(|number| spool.begin(&entry(number)).is_none()));
     faults.mend();
     assert!((1..=16).all(|number| spool.begin(&entry(number)).is_some()));
+}
+
+#[tokio::test]
+async fn a_start_that_removes_segments_empties_the_slots_of_their_records() {
+    let folder = Folder::new("slots-start");
+    let spool = folder.open();
+    let slot = spool.begin(&entry(1));
+    spool.append(&record(1), slot).expect("append");
+    let batch = spool.next_batch(9, Duration::ZERO).await;
+    spool.acknowledge(batch.position);
+    kill(spool);
+    let (next, spool) = after(&folder, "slots-start-2");
+    assert_eq!(settle(&spool), [0; 0], "the segment tells that it was recorded");
+    kill(spool);
+    let (_last, spool) = after(&next, "slots-start-3");
+    assert_eq!(settle(&spool), [0; 0], "the segment is gone");
+    assert_eq!(all(&spool).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn what_a_segment_that_was_set_aside_holds_is_no_interrupted_request() {
+    let folder = Folder::new("slots-unread");
+    let spool = folder.open();
+    let slot = spool.begin(&entry(1));
+    spool.append(&record(1), slot).expect("append");
+    kill(spool);
+    // As a process leaves it that could not empty the slot.
+    let segment = folder.segments("seg").remove(0);
+    fs::rename(&segment, segment.with_extension("unread")).expect("rename");
+    let (_next, spool) = after(&folder, "slots-unread-2");
+    assert_eq!(settle(&spool), [0; 0]);
+    assert_eq!(all(&spool).await, [1], "it can be read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_is_set_aside_is_all_that_is_left_of_its_records() {
+    let folder = Folder::new("slots-aside");
+    let (spool, faults) = folder.faulty(1);
+    let slots: Vec<_> = (1..=2).map(|number| spool.begin(&entry(number))).collect();
+    for (number, slot) in (1..=2).zip(slots) {
+        spool.append(&record(number), slot).expect("append");
+    }
+    let first = folder.segments("seg").into_iter().find(|path| fs::metadata(path).is_ok_and(|m| m.len() > 8));
+    let name = first.expect("a segment").file_name().expect("a name").to_string_lossy().into_owned();
+    faults.fail(Op::Open, &name, EIO);
+    let batch = spool.next_batch(9, Duration::from_millis(1)).await;
+    assert_eq!(numbers(&batch.records), [2]);
+    kill(spool);
+    // It still cannot be read.
+    let unread = folder.segments("unread").remove(0);
+    fs::write(&unread, "").expect("damage");
+    let (_next, spool) = after(&folder, "slots-aside-2");
+    assert_eq!(settle(&spool), [0; 0]);
 }

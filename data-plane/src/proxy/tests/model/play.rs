@@ -269,12 +269,10 @@ impl Play {
         }
         self.walk.quiet().await;
         self.walk.kill().await;
-        (0..PROVIDERS).for_each(|index| _ = self.walk.host(id(index)).count());
+        let sent: usize = (0..PROVIDERS).map(|index| self.walk.host(id(index)).count()).sum();
         self.forget();
         let records = self.fresh().await?;
-        if records.len() > usize::from(waiting) {
-            return Err(format!("{} records of {waiting} requests that were killed", records.len()));
-        }
+        agree!(records.len(), sent, "records of {waiting} requests that were killed");
         for record in records {
             let cost = record.cost.map_or(0, |cost| NanoUsd::from_usd(cost).0);
             self.allowance.admitted(0, "killed", record.started_at_ms..now_ms(), cost);
