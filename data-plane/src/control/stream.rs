@@ -2,7 +2,7 @@
 
 use super::holder::{Holder, Refused, Source};
 use super::link::{Link, brief};
-use crate::clock::now_ms;
+use crate::clock::{Instant, now_ms};
 use crate::health::book::Transitions;
 use crate::live::Live;
 use crate::table::{Change, RawSection};
@@ -13,7 +13,7 @@ use contract::pb::from_proxy::Message as Up;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, error::Elapsed, interval, timeout, timeout_at};
+use tokio::time::{MissedTickBehavior, error::Elapsed, interval, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 

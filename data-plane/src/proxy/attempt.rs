@@ -10,6 +10,7 @@ mod patience;
 use super::budget::Share;
 use super::meter::Meter;
 use super::{Proxy, force};
+use crate::clock::Instant;
 use crate::table::Upstream;
 use crate::telemetry::trace;
 use crate::upstream::{self, Stage};
@@ -21,7 +22,7 @@ use http::response::Parts;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::sleep_until;
 
 use exchange::outbound;
 pub use exchange::{Answer, Exchange, Target};

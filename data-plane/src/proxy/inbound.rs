@@ -3,6 +3,7 @@
 use super::budget::Share;
 use super::head::header;
 use super::refuse::Refusal;
+use crate::clock::Instant;
 use crate::config::Config;
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -11,7 +12,7 @@ use http_body_util::BodyExt;
 use std::fmt::Display;
 use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 /// Decompressed bytes between two looks at the other tasks of this thread.
 const DECODE_STEP: usize = 64 * 1024;

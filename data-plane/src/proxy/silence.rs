@@ -7,6 +7,7 @@
 //! Until then this costs a request one shared cell.
 
 use super::{Body, respond};
+use crate::clock::Instant;
 use bytes::Bytes;
 use contract::ids::RequestId;
 use contract::usage::Dialect;
@@ -17,7 +18,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 /// A request on its way to its answer.
 type Walk = Pin<Box<dyn Future<Output = Response<Body>>>>;

@@ -5,6 +5,7 @@ use super::Settings;
 use super::link::Link;
 use super::refused::Beginning;
 use super::strangers::{Stranger, Strangers};
+use crate::clock::Instant;
 use crate::telemetry::metrics::{Metrics, Running};
 use bytes::Bytes;
 use http::{Extensions, Request, Response};
@@ -23,7 +24,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 /// Most of a request that is buffered before it is asked for.
 const MAX_BUFFER: usize = 64 * 1024;

@@ -1,5 +1,7 @@
 //! The server with a trivial handler, against raw sockets.
 
+mod fuzz;
+
 use super::*;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
@@ -26,8 +28,8 @@ struct Fixture {
     cut: tokio::task::JoinHandle<usize>,
 }
 
-fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
-    let mut settings = Settings {
+fn settings() -> Settings {
+    Settings {
         header_read_timeout: PATIENCE,
         keep_alive_timeout: PATIENCE,
         stranger_keep_alive: PATIENCE,
@@ -43,7 +45,11 @@ fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
         drain_timeout: PATIENCE,
         hurry: CancellationToken::new(),
         metrics: Metrics::install().0,
-    };
+    }
+}
+
+fn start(change: impl FnOnce(&mut Settings)) -> Fixture {
+    let mut settings = settings();
     change(&mut settings);
     let metrics = Arc::clone(&settings.metrics);
     let (address, mut sockets) = bind("127.0.0.1:0".parse().unwrap(), 1).unwrap();

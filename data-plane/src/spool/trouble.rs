@@ -7,10 +7,10 @@ use super::reader::path;
 use super::segment::{FIRST, Frames, Next, trial};
 use super::slots::{Slot, Slots};
 use super::{Error, SPOOL_FAILURES};
+use crate::clock::Instant;
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Bytes of records that wait in memory: some ten thousand requests in flight. No new ones come meanwhile.
 const BACKLOG_BYTES: usize = 128 << 20;

@@ -212,6 +212,12 @@ mod tests {
         }
         assert!(lines.0.state().waiting.len() <= BOUND);
         drop(go);
+        // The end waits for so long only; on a busy machine the thread may need longer, so it is waited for first.
+        let mut state = lines.0.state();
+        while state.writing || !state.waiting.is_empty() {
+            state = lines.0.changed.wait(state).unwrap();
+        }
+        drop(state);
         drop(writing);
         let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert!(written.ends_with("log lines were dropped: their reader is too slow\n"));

@@ -6,6 +6,7 @@ use super::exchange::{Begun, Exchange, Piece};
 use super::failure::{Failure, FailureClass, Stage};
 use super::framing::Framing;
 use super::pool::Pool;
+use crate::clock::Instant;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Frame, SizeHint};
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// What an upstream answers: all that has come, as one frame. Trailers are left out.
 #[expect(

@@ -8,6 +8,7 @@ use super::outgoing::Outgoing;
 use super::pool::Pool;
 use super::tls::Tls;
 use super::trouble::Trouble;
+use crate::clock::Instant;
 use crate::table::Upstream;
 use crate::telemetry::metrics::Metrics;
 use http::Response;
@@ -16,7 +17,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 
 /// A resting connection that was closed says so at once. What breaks later was perhaps worked on, and paid for.
 const STALE_WITHIN: Duration = Duration::from_secs(1);

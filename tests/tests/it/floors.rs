@@ -190,6 +190,62 @@ fn packages_depend_on_what_their_floor_allows() -> Result<()> {
     Ok(())
 }
 
+/// Files of the proxy that read a clock by themselves, each with its reason. All others read it in `clock`, so that
+/// tests can pause and step it.
+const OWN_CLOCK: &[(&str, &str)] = &[
+    ("data-plane/src/clock.rs", "it is the clock"),
+    ("data-plane/src/app/parts.rs", "measures how long a disk takes, on a thread that blocks"),
+    ("data-plane/src/spool/disk.rs", "waits for a file's lock by blocking"),
+    ("data-plane/src/telemetry/lines.rs", "waits for a reader of lines by blocking"),
+];
+
+/// Whether it reads the time, or names a clock to read, otherwise than by `crate::clock`.
+fn reads_time(source: &str) -> bool {
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap_or(source);
+    let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let code = code.join("\n");
+    let calls =
+        ["SystemTime::now", "Utc::now", "Local::now", "window::now_ms", "Uuid::now_v", "time::Instant"];
+    let named = code.split(';').any(|statement| {
+        let mut words = statement.split(|c: char| !c.is_alphanumeric());
+        (statement.contains("std::time::{") || statement.contains("tokio::time::{"))
+            && words.any(|word| word == "Instant")
+    });
+    named || calls.iter().any(|call| code.contains(call))
+}
+
+#[test]
+fn only_the_clock_reads_the_time() -> Result<()> {
+    let mut wrong = Vec::new();
+    for folder in ["data-plane/src", "data-plane/llm/src"] {
+        for (path, source) in sources(folder)? {
+            let excused = OWN_CLOCK.iter().any(|(file, _)| *file == path);
+            if !is_test(&path) && reads_time(&source) != excused {
+                wrong.push(format!("{path}: reads the time: {}, excused: {excused}", !excused));
+            }
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+    for source in [
+        "use std::time::{Duration, Instant};",
+        "use tokio::time::{\n    Instant, sleep};",
+        "use tokio::time::Instant;",
+        "fn f() { std::time::SystemTime::now(); }",
+        "fn f() -> i64 { contract::window::now_ms() }",
+        "fn f() { chrono::Utc::now() }",
+    ] {
+        assert!(reads_time(source), "{source}");
+    }
+    for source in [
+        "use crate::clock::Instant;\nuse std::time::Duration;",
+        "// SystemTime::now()",
+        "let a = Instant::now();",
+    ] {
+        assert!(!reads_time(source), "{source}");
+    }
+    Ok(())
+}
+
 #[test]
 fn files_are_short_have_a_head_and_no_mod_rs() -> Result<()> {
     let mut wrong = Vec::new();

@@ -197,7 +197,8 @@ async fn a_refusal_for_want_of_awake_providers_says_when_to_come_back() -> Resul
     let answer = duel.alice.message(CLAUDE, false).await?;
     assert_eq!(answer.status(), 503);
     let wait: u64 = answer.headers()["retry-after"].to_str()?.parse()?;
-    assert!((80..=90).contains(&wait), "{wait}");
+    // Rounded up, and two clocks that are read one after the other may differ by a millisecond.
+    assert!((80..=91).contains(&wait), "{wait}");
     let answer = duel.alice.post(Dialect::Chat.path()).json(&Dialect::Chat.question(false)).send().await?;
     assert_eq!(answer.status(), 503);
     assert!(answer.headers().contains_key("retry-after"), "no provider at all");

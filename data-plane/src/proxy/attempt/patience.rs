@@ -2,6 +2,7 @@
 //! towards the caller is to be broken.
 
 use super::super::silence::Silence;
+use crate::clock::Instant;
 use crate::config::Config;
 use crate::table::Upstream;
 use contract::usage::Dialect;
@@ -9,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// The waits of one attempt; zero: no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

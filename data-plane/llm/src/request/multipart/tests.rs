@@ -1,6 +1,7 @@
 use super::super::edit::with_model;
 use super::*;
 use bytes::Bytes;
+use mutate::{cuts, damaged, fuzz, pieces};
 use proptest::prelude::*;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -175,9 +176,10 @@ fn what_readers_differ_about_is_refused() {
 type Fields = Vec<(String, Option<String>, Vec<u8>)>;
 
 /// The same form as `multer` reads it.
-fn by_multer(boundary: &str, body: &[u8]) -> Result<Fields, String> {
-    let whole = Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(body));
-    let mut reader = multer::Multipart::new(futures_util::stream::iter([whole]), boundary);
+fn by_multer(boundary: &str, body: &[&[u8]]) -> Result<Fields, String> {
+    let pieces: Vec<_> =
+        body.iter().map(|piece| Ok::<_, std::convert::Infallible>(Bytes::copy_from_slice(piece))).collect();
+    let mut reader = multer::Multipart::new(futures_util::stream::iter(pieces), boundary);
     let mut reading = pin!(async {
         let mut fields = Vec::new();
         while let Some(field) = reader.next_field().await.map_err(|error| error.to_string())? {
@@ -259,7 +261,7 @@ const BOUNDARY: &str = "multipart/form-data; boundary=boundary";
 
 fn same_as_multer(body: &[u8]) -> Result<bool, TestCaseError> {
     let Ok(ours) = by_us(BOUNDARY, body) else { return Ok(false) };
-    let theirs = by_multer("boundary", body);
+    let theirs = by_multer("boundary", &[body]);
     let theirs = theirs.map(|fields| {
         fields.into_iter().map(|(name, file, content)| (name, file.is_some(), content)).collect::<Vec<_>>()
     });
@@ -306,4 +308,95 @@ proptest! {
         let _ = parse_form(&kind, &body);
         let _ = parse_form(TYPE, &[b"--XyZ\r\n", &body[..]].concat());
     }
+}
+
+/// Forms as clients write them, with several parts.
+const FORMS: &[&[u8]] = &[
+    b"--boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ngpt-image-1\r\n--boundary\r\nContent-Disposition: form-data; name=\"image[]\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n\x89PNG\r\n\x1a\n--bound\r\n--\r\n--boundary\r\nContent-Disposition: form-data; name=\"prompt\"\r\n\r\na cat\r\n\r\nwith a hat\r\n--boundary--\r\n",
+    b"\r\n--boundary\r\ncontent-disposition:form-data;name=file; filename*=utf-8''a.mp3\r\n\r\nID3\xff\r\n--boundary\r\ncontent-disposition: form-data; name=model\r\ncontent-type: text/plain; charset=utf-8\r\n\r\nwhisper-1\r\n--boundary\r\ncontent-disposition: form-data; name=\"stream\"\r\n\r\ntrue\r\n--boundary--",
+    b"--boundary\r\nContent-Disposition: form-data; name=\"n\"\r\n\r\n2\r\n--boundary\r\nContent-Disposition: form-data; name=\"size\"\r\n\r\n1024x1024\r\n--boundary\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\n\r\n--boundary\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm\r\n--boundary--\r\n",
+    b"--boundary--\r\n",
+];
+
+const TOKENS: &[&[u8]] = &[
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\r\n\r\n",
+    b"--",
+    b"--boundary",
+    b"\r\n--boundary\r\n",
+    b"\r\n--boundary--\r\n",
+    b"--Boundary",
+    b"--boundar",
+    b"Content-Disposition: form-data; name=\"model\"\r\n",
+    b"Content-Disposition: form-data; name=\"Model\"\r\n\r\ndear",
+    b"; name=\"model\"",
+    b"; name*=utf-8''model",
+    b"; filename=\"x\"",
+    b"; filename=",
+    b"Content-Transfer-Encoding: base64\r\n",
+    b"Content-Type: text/plain; charset=utf-16\r\n",
+    b" ",
+    b"\t",
+    b";",
+    b"=",
+    b"\"",
+    b"\\",
+    b"%22",
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+];
+
+/// Damaged forms are refused or read as another reader reads them, which gets them in pieces.
+#[test]
+fn a_damaged_form_is_refused_or_read_as_multer_reads_it() {
+    fuzz(4_000, (damaged(FORMS, TOKENS), cuts()), |(body, cuts)| {
+        let Ok(ours) = by_us(BOUNDARY, &body) else { return Ok(()) };
+        for pieces in [vec![&body[..]], pieces(&body, &cuts)] {
+            let theirs = by_multer("boundary", &pieces)?;
+            // multer does not know file names in another charset.
+            let odd = memchr::memmem::find(&body, b"*=").is_some();
+            let theirs: Vec<_> = theirs
+                .into_iter()
+                .zip(&ours)
+                .map(|((name, file, content), our)| (name, file.is_some() || odd && our.1, content))
+                .collect();
+            if ours != theirs {
+                return Err(format!("{ours:?} and {theirs:?}"));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// What is read depends on the bytes of the form and on nothing that lies around them; a spliced model is the only
+/// difference that it makes.
+#[test]
+fn only_the_bytes_of_a_form_decide_and_a_splice_changes_the_model_alone() {
+    fuzz(4_000, (damaged(FORMS, TOKENS), cuts()), |(body, cuts)| {
+        let alone = parse_form(BOUNDARY, &body);
+        for around in pieces(FORMS[0], &cuts) {
+            let all = [around, &body, b"\r\n--boundary--\r\n"].concat();
+            let within = parse_form(BOUNDARY, &all[around.len()..around.len() + body.len()]);
+            if format!("{within:?}") != format!("{alone:?}") {
+                return Err(format!("alone {alone:?}, among others {within:?}"));
+            }
+        }
+        let Ok(ask) = alone else { return Ok(()) };
+        let spliced = with_model(&Bytes::from(body.clone()), &ask, "another");
+        let (before, mut after) = (by_us(BOUNDARY, &body), by_us(BOUNDARY, &spliced));
+        if let (Ok(before), Ok(after)) = (&before, &mut after) {
+            for (part, old) in after.iter_mut().zip(before) {
+                if part.0 == "model" && !part.1 {
+                    if part.2 != b"another" {
+                        return Err(format!("the model reads {part:?}"));
+                    }
+                    part.2.clone_from(&old.2);
+                }
+            }
+        }
+        if before == after { Ok(()) } else { Err(format!("{before:?} became {after:?}")) }
+    });
 }
