@@ -12,6 +12,7 @@ pub mod control;
 pub mod health;
 pub mod limit;
 pub mod live;
+pub mod map;
 pub mod memo;
 pub mod probe;
 pub mod proxy;

@@ -8,6 +8,7 @@ mod strangers;
 
 pub use strangers::Strangers;
 
+use crate::map::Map;
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
@@ -17,7 +18,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -100,7 +100,7 @@ fn bound(address: SocketAddr) -> io::Result<Socket> {
 /// The server of one thread. Must run within its `LocalSet`.
 pub struct Server {
     settings: Settings,
-    open: RefCell<HashMap<u64, Rc<State>>>,
+    open: RefCell<Map<u64, Rc<State>>>,
     next: Cell<u64>,
     closed: Notify,
 }

@@ -15,6 +15,7 @@ pub use price::of_kind;
 pub use upstream::{Proxy, Secret, Upstream, client_allowed, origin};
 pub use words::{Hit, WordSet};
 
+use crate::map::Map;
 use arc_swap::ArcSwap;
 use contract::ids::{Generation, ProviderId, UserId};
 use contract::money::Price;
@@ -22,7 +23,6 @@ use contract::table::{Key, OwnerConfig, ProviderKind, User};
 use contract::usage::Dialect;
 use index::Index;
 use price::Prices;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Where every thread finds the current table; a request loads it once and keeps it to its end.
@@ -38,9 +38,9 @@ pub struct Snapshot {
     keys: Index<[u8; 32], Arc<Key>>,
     users: Index<UserId, Arc<User>>,
     providers: Arc<Providers>,
-    owners: Arc<HashMap<UserId, OwnerConfig>>,
+    owners: Arc<Map<UserId, OwnerConfig>>,
     prices: Arc<Prices>,
-    words: Arc<HashMap<UserId, Arc<WordSet>>>,
+    words: Arc<Map<UserId, Arc<WordSet>>>,
     sections: usize,
 }
 
@@ -161,17 +161,17 @@ impl Snapshot {
 /// All providers, by what a request knows of them.
 #[derive(Default)]
 struct Providers {
-    by_id: HashMap<ProviderId, Arc<Upstream>>,
+    by_id: Map<ProviderId, Arc<Upstream>>,
     in_order: Vec<Arc<Upstream>>,
-    pools: HashMap<(UserId, Dialect), Vec<Arc<Upstream>>>,
+    pools: Map<(UserId, Dialect), Vec<Arc<Upstream>>>,
 }
 
 impl Providers {
     fn new(all: impl Iterator<Item = Arc<Upstream>>) -> Self {
-        let by_id: HashMap<_, _> = all.map(|up| (up.row.id, up)).collect();
+        let by_id: Map<_, _> = all.map(|up| (up.row.id, up)).collect();
         let mut in_order: Vec<_> = by_id.values().cloned().collect();
         in_order.sort_by_key(|up| up.row.id);
-        let mut pools: HashMap<_, Vec<_>> = HashMap::new();
+        let mut pools: Map<_, Vec<_>> = Map::default();
         for up in &in_order {
             pools.entry((up.row.owner_id, up.row.kind.dialect())).or_default().push(Arc::clone(up));
         }

@@ -123,7 +123,7 @@ fn a_request_is_read_as_serde_json_reads_it_and_an_edit_changes_what_it_names() 
             "stream",
         )?;
         same(&ask.prompt_cache_key.as_deref(), &word("prompt_cache_key"), "prompt_cache_key")?;
-        drop(session::session_id(&ask, &|_| None, &body, 1));
+        drop(session::session_id(&ask, [None; 4], &body, 1));
 
         let edited = edit(&body, &ask, EDITS);
         let mut after = members(&edited).ok_or("an edit made it no JSON")?;

@@ -16,8 +16,8 @@ const FINGERPRINT_TEXT: usize = 4 * 1024;
 /// The fingerprint ends with the first message of the user, or after this many.
 const FINGERPRINT_MESSAGES: usize = 3;
 
-/// Headers that carry a session id, the most specific first.
-const HEADERS: &[&str] = &["x-claude-code-session-id", "session-id", "session_id", "x-session-id"];
+/// Headers that carry a session id, the most specific first. In lower case.
+pub const HEADERS: [&str; 4] = ["x-claude-code-session-id", "session-id", "session_id", "x-session-id"];
 
 /// A conversation's id: visible ASCII, at most 256 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,16 +52,16 @@ impl SessionId {
 }
 
 /// The session of a request: from headers, from the body, else from the conversation's beginning together
-/// with the key. `None` if the request holds no conversation.
-pub fn session_id<'h>(
+/// with the key. `headers` are the values of [`HEADERS`]. `None` if the request holds no conversation.
+pub fn session_id(
     ask: &Ask<'_>,
-    header: &dyn Fn(&str) -> Option<&'h str>,
+    headers: [Option<&str>; HEADERS.len()],
     body: &[u8],
     key_id: i64,
 ) -> Option<SessionId> {
-    HEADERS
-        .iter()
-        .find_map(|name| SessionId::said(header(name)?))
+    headers
+        .into_iter()
+        .find_map(|value| SessionId::said(value?))
         .or_else(|| SessionId::said(&in_user_id(ask.user_id.as_deref()?)?))
         .or_else(|| SessionId::said(ask.session_id.as_deref()?))
         .or_else(|| SessionId::said(ask.prompt_cache_key.as_deref()?))
@@ -174,8 +174,8 @@ mod tests {
     const UUID: &str = "0b1c2d3e-0000-4000-8000-000000000001";
 
     fn session(headers: &[(&str, &str)], body: &str, key: i64) -> Option<SessionId> {
-        let header = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
-        session_id(&parse(body.as_bytes()).unwrap(), &header, body.as_bytes(), key)
+        let value = |name: &str| headers.iter().find(|(n, _)| *n == name).map(|(_, value)| *value);
+        session_id(&parse(body.as_bytes()).unwrap(), HEADERS.map(value), body.as_bytes(), key)
     }
 
     fn said(headers: &[(&str, &str)], body: &str) -> String {

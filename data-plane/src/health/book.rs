@@ -4,12 +4,13 @@
 use super::machine::Machine;
 use super::rest::Rests;
 use super::{Finding, Gate, Pass, Probe, Verdict};
+use crate::map::Map;
 use crate::table::{Snapshot, Upstream};
 use arc_swap::ArcSwap;
 use contract::ids::ProviderId;
 use contract::table::{CircuitState, Health};
 use llm::EndpointKind;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -19,7 +20,7 @@ const SERVES: u8 = 1;
 /// A success changes nothing, no lock needed.
 const CLEAN: u8 = 2;
 
-type Entries = HashMap<ProviderId, Arc<Entry>>;
+type Entries = Map<ProviderId, Arc<Entry>>;
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Default)]

@@ -1,9 +1,9 @@
 //! Providers that refused one kind of call for one model: left out of the choice for a while, where there are others.
 //! Nobody else hears of it. Bounded, and free while nobody rests.
 
+use crate::map::Map;
 use contract::ids::ProviderId;
 use llm::EndpointKind;
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,7 +17,7 @@ const MAX_RESTS: usize = 4096;
 pub(super) struct Rests {
     /// When the last of them ends: later, nobody looks further.
     latest_ms: AtomicI64,
-    until_ms: Mutex<HashMap<(ProviderId, u64), i64>>,
+    until_ms: Mutex<Map<(ProviderId, u64), i64>>,
     hasher: RandomState,
 }
 

@@ -2,11 +2,11 @@
 //! names in the store are text, so both are worked out once per window and not once per request.
 
 use super::{Counter, Counters, counters, provider_counters};
+use crate::map::Map;
 use chrono_tz::Tz;
 use contract::ids::{KeyId, ProviderId};
 use contract::table::{Key, Limit, Provider, User};
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Keys that are remembered; beyond, all are forgotten. A list of all limits is about 3 KiB.
@@ -33,8 +33,8 @@ struct ProviderPlan {
 /// The lists of one traffic thread.
 #[derive(Default)]
 pub struct Plans {
-    plans: RefCell<HashMap<KeyId, Plan>>,
-    providers: RefCell<HashMap<ProviderId, ProviderPlan>>,
+    plans: RefCell<Map<KeyId, Plan>>,
+    providers: RefCell<Map<ProviderId, ProviderPlan>>,
 }
 
 impl Plans {

@@ -18,6 +18,20 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     value.and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
+/// The same of several names in one pass. `names` in lower case.
+pub fn headers<'a, const N: usize>(headers: &'a HeaderMap, names: [&str; N]) -> [Option<&'a str>; N] {
+    let mut found = [None; N];
+    for (own, value) in headers {
+        let own = own.as_str();
+        if let Some(at) = names.iter().position(|name| *name == own)
+            && found[at].is_none()
+        {
+            found[at] = value.to_str().ok().map(str::trim);
+        }
+    }
+    found
+}
+
 /// A header that readers differ about, because it is given several times.
 #[derive(Debug, thiserror::Error)]
 #[error("the header `{0}` is given several times; send one")]
@@ -84,6 +98,8 @@ mod tests {
             assert_eq!(header(&headers, "x-two"), Some("0"));
             assert_eq!(header(&headers, &format!("x-{at}")), Some("v"));
             assert_eq!(header(&headers, "x"), None);
+            let names = ["x", "x-two", "x-0"];
+            assert_eq!(super::headers(&headers, names), [None, Some("0"), Some("v")]);
         }
     }
 

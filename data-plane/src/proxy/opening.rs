@@ -1,7 +1,7 @@
 //! What is known of a request before any provider is asked.
 
 use super::caller::Caller;
-use super::head::{header, ip_text};
+use super::head::{headers, ip_text};
 use crate::bill::Classes;
 use crate::clock::Instant;
 use crate::limit::Counters;
@@ -24,6 +24,12 @@ use std::time::Duration;
 
 /// Longest User-Agent that is kept.
 const MAX_USER_AGENT: usize = 256;
+
+/// The caller's program, and what may name the conversation.
+const NAMES: [&str; 5] = {
+    let [first, second, third, fourth] = llm::session::HEADERS;
+    ["user-agent", first, second, third, fourth]
+};
 
 /// What is known of a request before any provider is asked.
 pub struct Opening {
@@ -164,11 +170,12 @@ pub struct Seen<'a> {
 pub fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>) -> Opening {
     let Seen { route, caller, table, address, started, now_ms } = seen;
     let key = caller.key.id.0;
+    let [agent, ids @ ..] = headers(&head.headers, NAMES);
     let session = ask
         .filter(|_| route.kind.has_session())
-        .and_then(|ask| llm::session::session_id(ask, &|name| header(&head.headers, name), body, key))
+        .and_then(|ask| llm::session::session_id(ask, ids, body, key))
         .map(|id| Arc::from(id.as_str()));
-    let user_agent = header(&head.headers, "user-agent").map(|agent| {
+    let user_agent = agent.map(|agent| {
         let end = agent.floor_char_boundary(MAX_USER_AGENT.min(agent.len()));
         agent[..end].to_owned()
     });

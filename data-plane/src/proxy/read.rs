@@ -60,6 +60,9 @@ pub fn allowed(caller: &Caller, head: &Parts, body: &[u8], ask: Option<&Ask<'_>>
             return Err(Refusal::ModelNotAllowed(model.chars().take(MAX_MODEL).collect()));
         }
     }
+    if user.allowed_clients.is_empty() && user.blocked_clients.is_empty() {
+        return Ok(());
+    }
     let agent = header(&head.headers, "user-agent").unwrap_or_default();
     let fine = client_allowed(&user.allowed_clients, &user.blocked_clients, agent);
     if fine { Ok(()) } else { Err(Refusal::ClientNotAllowed) }

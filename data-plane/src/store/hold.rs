@@ -6,11 +6,11 @@ use super::limiter::Core;
 use super::{Ask, Bound, Hold, Home, Leaves, Line, Mode, Options, Reserve, Slot};
 use crate::clock::now_ms;
 use crate::limit::{Counter, Counters};
+use crate::map::Map;
 use contract::ids::{RequestId, UserId};
 use contract::money::NanoUsd;
 use contract::table::Measure;
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ struct Held {
 
 /// The requests of one worker that hold something.
 #[derive(Default)]
-pub(super) struct Holding(RefCell<HashMap<RequestId, Held>>);
+pub(super) struct Holding(RefCell<Map<RequestId, Held>>);
 
 impl Holding {
     /// A request was admitted; `counted`: a store has its caller's counters.

@@ -15,6 +15,7 @@ pub(super) use self::holder::{Holder, Lent, Wish};
 use self::holder::{Ended, Next};
 use super::{Ask, Settlement};
 use crate::limit::Counters;
+use crate::map::Map;
 use contract::ids::{KeyId, ProviderId, RequestId, UserId};
 use contract::table::Scope;
 use std::cell::RefCell;
@@ -53,7 +54,7 @@ pub(super) struct Leases {
     holders: RefCell<HashMap<Identity, Rc<Holder>>>,
     /// Holders whose counters have changed, until their last request has ended.
     retired: RefCell<Vec<Rc<Holder>>>,
-    requests: RefCell<HashMap<RequestId, Taken>>,
+    requests: RefCell<Map<RequestId, Taken>>,
 }
 
 fn identity(ask: &Ask<'_>) -> Identity {

@@ -5,6 +5,7 @@ use super::price::Prices;
 use super::section::{Opener, Part, decode};
 use super::words::WordSet;
 use super::{Providers, Snapshot};
+use crate::map::Map;
 use bytes::Bytes;
 use contract::ids::{Generation, UserId};
 use contract::pb;
@@ -264,7 +265,7 @@ fn move_rows(
     }
 }
 
-fn word_sets<'a>(words: impl Iterator<Item = &'a Word>) -> HashMap<UserId, Arc<WordSet>> {
+fn word_sets<'a>(words: impl Iterator<Item = &'a Word>) -> Map<UserId, Arc<WordSet>> {
     let mut by_owner: HashMap<UserId, Vec<&Word>> = HashMap::new();
     words.for_each(|word| by_owner.entry(word.owner_id).or_default().push(word));
     by_owner.into_iter().map(|(owner, words)| (owner, Arc::new(WordSet::new(words)))).collect()

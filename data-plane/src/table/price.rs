@@ -3,6 +3,7 @@
 
 mod ceilings;
 
+use crate::map::Map;
 use ceilings::Ceilings;
 use contract::money::Price;
 use contract::table::ProviderKind;
@@ -19,11 +20,11 @@ const MAX_NAME: usize = 256;
 #[derive(Default)]
 pub struct Prices {
     /// Only rows with a price in them: an empty one must not hide that of another spelling.
-    by_model: HashMap<Box<str>, Price>,
+    by_model: Map<Box<str>, Price>,
     /// Names of rows that are not written in lower case, by their lower case.
-    folded: HashMap<Box<str>, Box<str>>,
+    folded: Map<Box<str>, Box<str>>,
     /// Name in lower case without its date → the row with the newest date.
-    newest: HashMap<Box<str>, Box<str>>,
+    newest: Map<Box<str>, Box<str>>,
     ceilings: Ceilings,
     rows: usize,
 }
@@ -34,10 +35,10 @@ impl Prices {
         let all: HashMap<&str, &Price> = rows.collect();
         let rows = all.len();
         let priced = all.into_iter().filter(|(_, price)| price.is_priced() || price.other_unit);
-        let by_model: HashMap<Box<str>, Price> =
+        let by_model: Map<Box<str>, Price> =
             priced.map(|(model, price)| (model.into(), price.clone())).collect();
-        let mut folded: HashMap<Box<str>, Box<str>> = HashMap::new();
-        let mut newest: HashMap<Box<str>, Box<str>> = HashMap::new();
+        let mut folded: Map<Box<str>, Box<str>> = Map::default();
+        let mut newest: Map<Box<str>, Box<str>> = Map::default();
         // Which of several rows counts must not depend on the order of a map.
         let mut models: Vec<&Box<str>> = by_model.keys().collect();
         models.sort_unstable();

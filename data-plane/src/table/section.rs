@@ -1,6 +1,7 @@
 //! One section, decoded: rows checked one by one, so that a broken row is left out alone.
 
 use super::upstream::{Secret, Upstream};
+use crate::map::Map;
 use bytes::Bytes;
 use contract::convert::Invalid;
 use contract::ids::ProviderId;
@@ -9,7 +10,7 @@ use contract::private;
 use contract::seal::Sealer;
 use contract::table::{Health, Key, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
 use prost::Message;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// The rows of one section that passed, and what was wrong with the others.
@@ -29,7 +30,7 @@ pub struct Part {
 /// Opens credentials; a provider that did not change keeps what was opened and compiled before.
 pub struct Opener<'a> {
     pub sealer: &'a Sealer,
-    pub known: &'a HashMap<ProviderId, Arc<Upstream>>,
+    pub known: &'a Map<ProviderId, Arc<Upstream>>,
 }
 
 impl Opener<'_> {

@@ -2,9 +2,9 @@
 
 use super::connect::Connection;
 use crate::clock::Instant;
+use crate::map::Map;
 use crate::tasks;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ struct Resting {
 
 /// The resting connections of one thread.
 pub(super) struct Pool {
-    resting: RefCell<HashMap<Rc<str>, Vec<Resting>>>,
+    resting: RefCell<Map<Rc<str>, Vec<Resting>>>,
     max_idle: usize,
     keep_alive: Duration,
     swept: Cell<bool>,

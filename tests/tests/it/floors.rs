@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Modules of a package by floor, as ARCHITECTURE.md has them. Below them all: `config`, plain values that everybody
-/// may read and that know nobody, `clock`, and `tasks`, which spawns and joins.
+/// may read and that know nobody, `clock`, `map`, and `tasks`, which spawns and joins.
 type Floors = &'static [(&'static str, u32)];
 
 const DATA_PLANE: Floors = &[
@@ -14,6 +14,7 @@ const DATA_PLANE: Floors = &[
     ("tasks", 1),
     ("table", 2),
     ("memo", 1),
+    ("map", 1),
     ("limit", 2),
     ("bill", 2),
     ("health", 2),
