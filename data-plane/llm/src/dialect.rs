@@ -23,6 +23,22 @@ pub struct Route<'p> {
 }
 
 impl<'p> Route<'p> {
+    /// Whether its answer may be an event stream that begins late. Speech and transcripts may be events, too, but
+    /// nothing waits for their head in vain; everything else is one document.
+    pub fn answers_events(&self) -> bool {
+        match self.kind {
+            EndpointKind::Messages | EndpointKind::Responses | EndpointKind::ChatCompletions => true,
+            EndpointKind::OpenAiOther => self.tail == "/completions" || self.tail.starts_with("/images/"),
+            _ => false,
+        }
+    }
+
+    /// Whether its answer may be plain text, which is empty where there was nothing to hear.
+    pub fn answers_plain_text(&self) -> bool {
+        self.kind == EndpointKind::OpenAiOther
+            && matches!(self.tail, "/audio/transcriptions" | "/audio/translations")
+    }
+
     /// The model in the path of `GET /v1/models/{id}`; ids may hold slashes and percent escapes.
     pub fn model_id(&self) -> Option<&'p str> {
         (self.kind == EndpointKind::Model).then(|| self.tail.trim_start_matches("/models/"))

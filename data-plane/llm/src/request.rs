@@ -28,6 +28,8 @@ pub struct Ask<'a> {
     pub stream: bool,
     /// The largest of `max_tokens`, `max_completion_tokens` and `max_output_tokens`.
     pub max_output: Option<u64>,
+    /// The request's label says something else than JSON. Not known from the body; whoever reads the label sets it.
+    pub mislabelled: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
     /// `background`, in whatever case: an answer that is stored and read later.

@@ -6,6 +6,7 @@ mod fault;
 mod hold;
 mod nature;
 mod patience;
+mod reluctant;
 
 use super::budget::Share;
 use super::meter::Meter;
@@ -16,11 +17,10 @@ use crate::telemetry::trace;
 use crate::upstream::{self, Stage};
 use bytes::Bytes;
 use contract::usage::AttemptResult;
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
+use http::{HeaderMap, HeaderValue};
 use std::pin::pin;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::sleep_until;
 
@@ -43,15 +43,17 @@ impl Proxy {
         let first = [limits.first(now), exchange.silence.ends()].into_iter().flatten().min();
         let alarm = pin!(sleep_until(first.unwrap_or(now)));
         let mut patience = Patience::new(alarm, limits, exchange.silence, now);
-        let ask_usage = exchange.inject_usage && !target.up.refuses_usage.load(Ordering::Relaxed);
+        let account = meter.opening().caller.user.id;
+        let known = || target.up.refuses_usage.holds(account, || meter.opening().now_ms());
+        let ask_usage = exchange.inject_usage && !known();
         let answer = self.ask(exchange, meter, &mut patience, (&target, ask_usage)).await;
-        if !answer.as_ref().is_ok_and(Answer::refuses_usage) {
+        if !answer.as_ref().is_ok_and(|answer| answer.refuses_usage(exchange)) {
             return answer;
         }
         let answer = Box::pin(self.ask(exchange, meter, &mut patience, (&target, false))).await;
         // If it says so again, it means the caller's own members.
         if answer.as_ref().is_ok_and(|answer| answer.result == AttemptResult::Success) {
-            target.up.refuses_usage.store(true, Ordering::Relaxed);
+            target.up.refuses_usage.learn(account, meter.opening().now_ms());
         }
         answer
     }
@@ -70,6 +72,10 @@ impl Proxy {
         let mut ours = HeaderMap::new();
         trace::inject(span, &mut ours);
         force::flags(up, exchange, model, &mut ours);
+        if exchange.ask.is_some_and(|ask| ask.mislabelled) {
+            // Under its own label the upstream might read another model, or another prompt, out of it.
+            ours.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(exchange, &failure))?;
         let request = if exchange.is_repeatable() { request } else { request.once() };

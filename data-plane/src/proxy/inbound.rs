@@ -6,6 +6,7 @@ use super::refuse::Refusal;
 use crate::clock::Instant;
 use crate::config::Config;
 use async_compression::tokio::bufread::{BrotliDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body_util::BodyExt;
@@ -16,6 +17,9 @@ use tokio::time::timeout_at;
 
 /// Decompressed bytes between two looks at the other tasks of this thread.
 const DECODE_STEP: usize = 64 * 1024;
+/// The largest window of zstd that is kept while a body is unpacked, as a power of two: 8 MiB, what the standard asks every
+/// reader to support. It is not part of the budget.
+const ZSTD_WINDOW_LOG: u32 = 23;
 /// What a body costs besides its bytes.
 const FRAME: usize = 72;
 /// So much memory is taken for a body at once, if it is longer than its first frame.
@@ -120,7 +124,7 @@ async fn decode(
         "gzip" | "x-gzip" => Box::pin(GzipDecoder::new(input)),
         "deflate" => Box::pin(ZlibDecoder::new(input)),
         "br" => Box::pin(BrotliDecoder::new(input)),
-        "zstd" => Box::pin(ZstdDecoder::new(input)),
+        "zstd" => Box::pin(ZstdDecoder::with_params(input, &[DParameter::window_log_max(ZSTD_WINDOW_LOG)])),
         other => return Err(Refusal::BodyUnreadable(format!("unknown content-encoding `{other}`"))),
     };
     // Boxed, as every rare turn of the walk: its room would be a part of every request's future.

@@ -20,14 +20,20 @@ pub fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Opti
     // An upstream may go by the second one.
     let content_type =
         only(&head.headers, "content-type").map_err(|several| Refusal::BodyInvalid(several.to_string()))?;
-    let ask = match content_type.filter(|kind| is_form(kind)) {
+    let mut ask = match content_type.filter(|kind| is_form(kind)) {
         Some(kind) if route.kind.takes_form() => {
             parse_form(kind, body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?
         }
         _ if route.kind.is_resource() && passes_unread(content_type, body) => return Ok(None),
-        // Whatever it calls itself: an upstream may read it as JSON, too.
-        _ => parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?,
+        // Whatever it calls itself: an upstream may read it as JSON, too. It is told that it is.
+        _ => {
+            let mut ask = parse(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
+            ask.mislabelled = !content_type.is_some_and(says_json);
+            ask
+        }
     };
+    // What is never streamed is a document, whatever was asked for.
+    ask.stream &= route.answers_events();
     if route.kind.needs_model() && ask.model.as_deref().is_none_or(str::is_empty) {
         return Err(Refusal::BodyInvalid("`model` is missing in the request body".to_owned()));
     }
@@ -35,6 +41,16 @@ pub fn read<'a>(head: &Parts, route: &Route<'_>, body: &'a Bytes) -> Result<Opti
         return Err(Refusal::BodyInvalid(format!("`model` is longer than {MAX_MODEL} bytes")));
     }
     Ok(Some(ask))
+}
+
+/// Whether every reader takes this for what we do: JSON in UTF-8.
+fn says_json(content_type: &str) -> bool {
+    const JSON: &str = "application/json";
+    let rest = content_type.get(..JSON.len()).filter(|kind| kind.eq_ignore_ascii_case(JSON));
+    rest.is_some_and(|_| match content_type[JSON.len()..].trim_start().strip_prefix(';') {
+        None => content_type.len() == JSON.len(),
+        Some(charset) => charset.trim().eq_ignore_ascii_case("charset=utf-8"),
+    })
 }
 
 fn passes_unread(content_type: Option<&str>, body: &Bytes) -> bool {

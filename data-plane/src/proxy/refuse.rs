@@ -6,7 +6,7 @@ use crate::telemetry::metrics::Metrics;
 use bytes::Bytes;
 use contract::table::{Measure, Scope};
 use contract::usage::Dialect;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 use llm::error_body::{ErrorBody, ErrorKind, LimitInfo};
 use std::time::Duration;
@@ -319,6 +319,11 @@ impl Refusal {
         let headers = response.headers_mut();
         if let Some(after) = self.retry_after() {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
+        }
+        if matches!(self, Self::Upgrade) {
+            // As RFC 9110 wants it: what to speak instead. Codex goes by the status.
+            headers.insert(UPGRADE, HeaderValue::from_static("HTTP/1.1"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         if let Self::Limited(refusal, _) = self {
             insert(headers, "x-ratelimit-limit", &amounts(refusal).1);

@@ -7,7 +7,7 @@
 use super::refuse::Refusal;
 use crate::table::{Hit, WordSet};
 use llm::request::Ask;
-use llm::texts::{Found, Texts, Windows};
+use llm::texts::{Found, Texts, Unreadable, Windows};
 
 /// Bytes between two looks at the other tasks of this thread.
 const STEP: usize = 256 * 1024;
@@ -15,22 +15,50 @@ const STEP: usize = 256 * 1024;
 /// Looks through `body`; the first hit refuses the request. `vendors`: whether system prompts and descriptions of tools
 /// are looked at, too. Cancel-safe: holds nothing.
 pub async fn screen(words: &WordSet, vendors: bool, body: &[u8]) -> Result<(), Refusal> {
-    // What is no JSON has no texts that a rule could be meant for; but another reader may make sense of what this one
-    // cannot read, and then it must not pass unseen.
-    if !matches!(body.trim_ascii_start().first(), Some(b'{' | b'[')) {
-        return Ok(());
-    }
-    let mut texts = Texts::new(body, vendors);
     let mut steps = Steps::default();
-    loop {
-        let found = texts.step().map_err(|error| Refusal::BodyInvalid(error.to_string()))?;
-        match found {
-            None => return Ok(()),
-            Some(Found::Pause) => {}
-            Some(Found::Text(windows)) => look(words, windows, &mut steps).await?,
-        }
-        steps.reached(texts.at()).await;
+    if !is_json(body) {
+        return lines(words, vendors, body, &mut steps).await;
     }
+    // Another reader may make sense of what this one cannot read, and then it must not pass unseen.
+    let read = document(words, vendors, body, &mut steps).await?;
+    read.map_err(|error| Refusal::BodyInvalid(error.to_string()))
+}
+
+fn is_json(text: &[u8]) -> bool {
+    matches!(text.trim_ascii_start().first(), Some(b'{' | b'['))
+}
+
+/// A JSON text. The inner error: it is none.
+async fn document(
+    words: &WordSet,
+    vendors: bool,
+    body: &[u8],
+    steps: &mut Steps,
+) -> Result<Result<(), Unreadable>, Refusal> {
+    let mut texts = Texts::new(body, vendors);
+    let mut read = 0;
+    loop {
+        match texts.step() {
+            Err(error) => return Ok(Err(error)),
+            Ok(None) => return Ok(Ok(())),
+            Ok(Some(Found::Pause)) => {}
+            Ok(Some(Found::Text(windows))) => look(words, windows, steps).await?,
+        }
+        steps.did(texts.at() - read).await;
+        read = texts.at();
+    }
+}
+
+/// An upload: each line that is text, the requests of a batch among them. Lines of other files are none.
+async fn lines(words: &WordSet, vendors: bool, body: &[u8], steps: &mut Steps) -> Result<(), Refusal> {
+    for line in body.split(|byte| *byte == b'\n') {
+        let is_read = is_json(line) && document(words, vendors, line, steps).await?.is_ok();
+        if !is_read && std::str::from_utf8(line).is_ok() {
+            look(words, Windows::plain(line), steps).await?;
+        }
+        steps.did(line.len()).await;
+    }
+    Ok(())
 }
 
 /// Looks through a body of either kind.
@@ -61,17 +89,10 @@ async fn look(words: &WordSet, mut windows: Windows<'_>, steps: &mut Steps) -> R
 /// How much was done since the others had their turn.
 #[derive(Default)]
 struct Steps {
-    read: usize,
     done: usize,
 }
 
 impl Steps {
-    async fn reached(&mut self, at: usize) {
-        let more = at - self.read;
-        self.read = at;
-        self.did(more).await;
-    }
-
     async fn did(&mut self, bytes: usize) {
         self.done += bytes;
         if self.done >= STEP {
@@ -122,7 +143,15 @@ mod tests {
                 "invalid_request",
                 "invalid_request",
             ),
-            ("--b\r\nbad word", "passes", "passes"),
+            // Uploads, requests of a batch in them.
+            ("--b\r\nbad word", "sensitive_word", "sensitive_word"),
+            (
+                "--b\r\n\r\n{\"body\":{\"input\":\"x\"}}\n{\"body\":{\"input\":\"a b\\u0061d word\"}}\n",
+                "sensitive_word",
+                "sensitive_word",
+            ),
+            ("--b\r\n\r\n{\"body\":{\"input\":\"a bad word\"\r\n--b--", "sensitive_word", "sensitive_word"),
+            ("--b\r\n\r\nsome\nlines\r\n--b--", "passes", "passes"),
             ("", "passes", "passes"),
         ] {
             assert_eq!((kind(body, false).await, kind(body, true).await), (people, all), "{body}");

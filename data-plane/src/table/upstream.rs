@@ -1,13 +1,14 @@
 //! A provider, ready for use: its row, its opened credential, its rules compiled.
 
+use super::reluctance::Reluctance;
 use crate::memo::Memo;
 use contract::convert::Invalid;
-use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider};
+use contract::table::{ALL_GROUPS, DEFAULT_GROUP, MatchType, ModelRule, Provider, ProviderKind};
+use llm::EndpointKind;
 use regex::{Regex, RegexBuilder};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
 use url::{Position, Url};
 
 /// Memory that one compiled expression may take. Enough for any list of model names; a bound against
@@ -80,9 +81,9 @@ pub struct Upstream {
     problems: Vec<Invalid>,
     /// The part of every request to it that is the same.
     pub prepared: Memo,
-    /// It refused to be asked for the usage of a stream. Learnt by asking, and forgotten when its row changes.
-    pub refuses_usage: AtomicBool,
-    /// The first model that it served, as it was sent.
+    /// Whether it refuses to be asked for the usage of a stream. Forgotten when its row changes, too.
+    pub refuses_usage: Reluctance,
+    /// The first model that it served in a call of the kind that the gateway itself would make, as it was sent.
     pub served: OnceLock<Box<str>>,
 }
 
@@ -122,7 +123,7 @@ impl Upstream {
             allowed,
             problems,
             prepared: Memo::default(),
-            refuses_usage: AtomicBool::new(false),
+            refuses_usage: Reluctance::default(),
             served: OnceLock::new(),
         })
     }
@@ -130,6 +131,20 @@ impl Upstream {
     /// The rules that do not compile.
     pub fn problems(&self) -> &[Invalid] {
         &self.problems
+    }
+
+    /// Remembers a model that it served, for the gateway's own requests: the first one, of calls like those.
+    pub fn has_served(&self, call: EndpointKind, model: &str) {
+        let alike = match self.row.kind {
+            ProviderKind::Claude | ProviderKind::ClaudeAuth => call == EndpointKind::Messages,
+            ProviderKind::Codex => call == EndpointKind::Responses,
+            ProviderKind::OpenAiCompatible => call == EndpointKind::ChatCompletions,
+            ProviderKind::Gemini | ProviderKind::GeminiCli => false,
+        };
+        if alike {
+            // Whoever is first.
+            let _ = self.served.set(model.into());
+        }
     }
 
     /// The model to send upstream for the one that the caller asked for: the first rule that matches, once.

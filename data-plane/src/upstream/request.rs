@@ -211,7 +211,8 @@ static ADDRESSES: Names = Names::new(&[
     "remote-addr",
 ]);
 
-/// Beginnings of names that networks and browsers own.
+/// Beginnings of names that networks and browsers own, or that command a gateway: an upstream that is one would obey them
+/// and go to another target, with another key.
 fn is_of_network(name: &str) -> bool {
     const X: &[&str] = &[
         "forwarded-",
@@ -227,8 +228,10 @@ fn is_of_network(name: &str) -> bool {
         "vercel-",
         "fastly-",
         "nf-",
+        "portkey-",
+        "litellm-",
     ];
-    const OTHERS: &[&str] = &["cf-", "sec-", "fastly-", "fly-", "cloudfront-", "akamai-"];
+    const OTHERS: &[&str] = &["cf-", "sec-", "fastly-", "fly-", "cloudfront-", "akamai-", "helicone-"];
     match name.strip_prefix("x-") {
         Some(rest) => X.iter().any(|family| rest.starts_with(family)),
         None => OTHERS.iter().any(|family| name.starts_with(family)),

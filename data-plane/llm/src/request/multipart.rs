@@ -48,7 +48,7 @@ pub enum FormError {
     /// A field that counts is given twice.
     #[error("the form field `{0}` is given twice")]
     Twice(&'static str),
-    /// A field that counts is written in a way that readers differ about.
+    /// A field that counts (`text`: any that is no file) is written in a way that readers differ about.
     #[error("the form field `{name}` must be {expected}")]
     Field {
         /// Its name.
@@ -65,7 +65,7 @@ pub struct Form {
     pub size: Option<Range<usize>>,
     /// Value of `n`.
     pub n: Option<Range<usize>>,
-    /// Values of `prompt` and of all other fields that are no files and not named here: what people wrote.
+    /// Values of `prompt` and of all other fields that are not for files and not named here: what people wrote.
     pub texts: Vec<Range<usize>>,
     /// Bytes of all files.
     pub file_bytes: u64,
@@ -203,15 +203,24 @@ impl Seen {
             }
             other => {
                 refuse_likeness(other)?;
-                if part.file {
+                // A name of a file makes no file of a text: some readers take it for text all the same.
+                if part.file && takes_file(other) {
                     self.form.file_bytes += range.len() as u64;
                 } else {
+                    part.plain("text")?;
                     self.form.texts.push(range);
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Whether a field is one for files, by its name.
+fn takes_file(name: &str) -> bool {
+    const WORDS: &[&str] = &["image", "mask", "file", "audio", "video", "reference", "document"];
+    let name = name.to_ascii_lowercase();
+    WORDS.iter().any(|word| name.contains(word))
 }
 
 /// Names that some reader takes for `model`: in another case, with blanks, as the beginning of a list.

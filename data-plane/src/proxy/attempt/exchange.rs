@@ -3,6 +3,7 @@
 use super::super::budget::Share;
 use super::super::force;
 use super::super::silence::Silence;
+use super::reluctant::is_refused;
 use crate::table::Upstream;
 use crate::upstream;
 use bytes::Bytes;
@@ -10,7 +11,6 @@ use contract::table::CacheTtl;
 use contract::usage::AttemptResult;
 use http::response::Parts;
 use llm::request::{Ask, Edits};
-use memchr::memmem;
 use std::collections::VecDeque;
 
 /// What is sent, whoever gets it.
@@ -67,14 +67,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Whether it refuses what we put into the caller's request: strict upstreams take no member they do not know.
-    pub fn refuses_usage(&self) -> bool {
-        let names = |data: &Bytes| {
-            ["stream_options", "include_usage"]
-                .iter()
-                .any(|name| memmem::find(data, name.as_bytes()).is_some())
-        };
-        self.usage_asked && matches!(self.head.status.as_u16(), 400 | 422) && self.held.iter().any(names)
+    /// Whether it refuses what we put into the caller's request: strict upstreams take no member that they do not know.
+    pub fn refuses_usage(&self, exchange: &Exchange<'_>) -> bool {
+        self.usage_asked
+            && matches!(self.head.status.as_u16(), 400 | 422)
+            // The caller's own member may be what is refused.
+            && exchange.ask.is_some_and(|ask| ask.stream_options().is_none())
+            && is_refused(&self.held.iter().flatten().copied().collect::<Vec<u8>>())
     }
 }
 

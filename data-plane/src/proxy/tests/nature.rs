@@ -2,9 +2,11 @@
 //! to be asked for usage are not.
 
 use super::answers::{self, Used, request};
-use super::call::Answer;
+use super::call::{Answer, Call};
+use super::host::Seen;
 use super::reply::Reply;
-use super::walk::{Walk, run};
+use super::walk::{Walk, key, run};
+use crate::table::fixtures;
 use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use contract::table::ProviderKind;
 use contract::usage::{Dialect, Outcome, UsageRecord, UsageSource};
@@ -186,11 +188,74 @@ fn who_refuses_to_be_asked_for_usage_is_asked_without_and_remembered() {
     });
 }
 
+/// A caller has its own URL quoted, or sends a member of that name itself: nobody's usage becomes an estimate by it.
+#[test]
+fn nobody_teaches_others_that_a_provider_refuses_to_be_asked() {
+    run(async {
+        let walk = Walk::new().providers([1], |_, row| row.kind = ProviderKind::OpenAiCompatible);
+        let walk = walk.rows(|rows| {
+            for id in [2, 3] {
+                rows.users.push(fixtures::user(id, "another"));
+                rows.keys.push(key(id, id));
+            }
+        });
+        let walk = walk.start().await;
+        let call = |key: i64, member: &str| {
+            let mut body = request(Dialect::OpenAi, "m", true);
+            body[member] = serde_json::json!({ "url": "https://a.example/stream_options.png" });
+            Call::post("/v1/chat/completions", body.to_string()).key(key)
+        };
+        let asked = |walk: &Walk| {
+            walk.host(1).seen().iter().filter(|seen| !seen.json()["stream_options"].is_null()).count()
+        };
+        let quoted = "Failed to download https://a.example/stream_options.png: include_usage";
+        let pointed = serde_json::json!({ "error": { "message": "no", "param": "stream_options" } });
+        let good = || answers::stream(Dialect::OpenAi, USED);
+        for key in [1, 2] {
+            for (member, refusal) in [
+                ("image", Reply::error(400, "invalid_request_error", quoted)),
+                ("stream_options", Reply::json(400, &pointed)),
+            ] {
+                walk.host(1).next(refusal).next(good()).next(good());
+                assert_eq!(walk.send(call(key, member)).await.status, 400);
+                walk.host(1).count();
+                // Whoever asks next, it is asked for usage.
+                for key in [key, 3] {
+                    assert_eq!(walk.send(call(key, "image")).await.status, 200);
+                }
+                assert_eq!(asked(&walk), 2, "{member} {key}");
+                walk.host(1).count();
+            }
+        }
+        // One account that is refused learns it for itself, two for everybody, and nobody for ever.
+        let refuses = |seen: &Seen| match seen.json()["stream_options"].is_null() {
+            true => answers::stream(Dialect::OpenAi, USED),
+            false => Reply::json(
+                400,
+                serde_json::json!({ "error": { "message": "no", "param": "stream_options" } }),
+            ),
+        };
+        walk.host(1).by(refuses);
+        let sends = async |key: i64| {
+            assert_eq!(walk.send(call(key, "image")).await.status, 200);
+            walk.host(1).count()
+        };
+        for (key, count) in [(1, 2), (1, 1), (2, 2), (3, 1), (1, 1)] {
+            assert_eq!(sends(key).await, count, "{key}");
+        }
+        tokio::time::sleep(Duration::from_secs(601)).await;
+        assert_eq!((sends(3).await, sends(1).await), (2, 2));
+    });
+}
+
 #[test]
 fn a_refusal_that_means_the_caller_is_not_taken_for_ours() {
     run(async {
         let walk = one(ProviderKind::OpenAiCompatible).await;
-        walk.host(1).always(Reply::json(400, r#"{"error":{"message":"stream_options.odd is unknown"}}"#));
+        walk.host(1).always(Reply::json(
+            400,
+            r#"{"error":{"message":"it is unknown","param":"stream_options.odd"}}"#,
+        ));
         for _ in 0..2 {
             let (answer, _) = ask(&walk, Dialect::OpenAi, true).await;
             assert_eq!((answer.status, walk.host(1).count()), (400, 2), "nothing is learnt from it");

@@ -128,6 +128,10 @@ fn what_readers_differ_about_is_refused() {
             "another charset",
             model(&format!("{}\r\nContent-Type: text/plain; charset=utf-16", field("model"))),
         ),
+        (
+            "another charset of a text that nobody named",
+            form(&[(&format!("{}\r\nContent-Type: text/plain; charset=utf-16", field("style")), b"x")]),
+        ),
         ("two types", model(&format!("{0}\r\nContent-Type: a\r\nContent-Type: b", field("model")))),
         ("two models", form(&[(&field("model"), b"a"), (&field("model"), b"b")])),
         (
@@ -171,6 +175,19 @@ fn what_readers_differ_about_is_refused() {
     }
     assert!(["multipart/form-data", " Multipart/Form-Data;x"].into_iter().all(is_form));
     assert!(!["multipart/mixed", "application/json; x=multipart/form-data", ""].into_iter().any(is_form));
+}
+
+#[test]
+fn only_fields_for_files_are_files() {
+    for (name, texts, file_bytes) in
+        [("image[]", 0, 4), ("Mask", 0, 4), ("input_reference", 0, 4), ("style", 1, 0)]
+    {
+        let head = format!("Content-Disposition: form-data; name=\"{name}\"; filename=\"a.txt\"");
+        let body = form(&[(&head, b"some")]);
+        let ask = parse_form(TYPE, &body).expect("a form");
+        let form = ask.form().expect("a form");
+        assert_eq!((form.texts.len(), form.file_bytes), (texts, file_bytes), "{name}");
+    }
 }
 
 type Fields = Vec<(String, Option<String>, Vec<u8>)>;
