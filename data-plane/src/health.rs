@@ -7,6 +7,7 @@ pub mod book;
 pub mod fault;
 pub mod machine;
 mod rest;
+mod senders;
 
 pub use book::Book;
 
@@ -57,17 +58,22 @@ pub struct Pass {
     pub epoch: i64,
     /// Number of the trial that it holds; 0: none.
     pub trial: u32,
+    /// Whose request it is. None: whose it is makes no difference, because nobody else sends any.
+    pub account: Option<UserId>,
 }
 
-/// What came of a request that the gateway itself made, to see whether a credential is accepted.
+/// What came of a request that the gateway itself made, to see whether a credential is accepted, and whether a provider
+/// is broken for others than the account that says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// The provider took the credential.
     Accepted,
     /// It said that it refuses it.
     Refused,
-    /// Neither: no answer, a limit, or a refusal that does not say why.
+    /// Neither: a limit, or a refusal that does not say why.
     Unclear,
+    /// It gave no answer, or one that is its own fault.
+    Failed,
 }
 
 /// A [`Probe`] and what belongs to it.

@@ -1,5 +1,6 @@
 //! Asks providers by the gateway's own requests whether their credential is accepted: before refusals of callers count,
-//! and while one is refused, until it is accepted again. No caller's header, path or body is part of it.
+//! and while one is refused, until it is accepted again; and whether they are broken, before the failures of one account
+//! keep others away. No caller's header, path or body is part of it.
 //!
 //! One per process, on a traffic thread. Above `health`, `store` and `upstream`; knows nothing of the walk. What it
 //! asks costs a few tokens at the provider, in the owner's name; no user or key caused it, so it is in the log and the
@@ -16,7 +17,7 @@ use crate::health::{Book, Finding, Probe};
 use crate::store::Limiter;
 use crate::table::{Snapshot, Table, Upstream};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Client;
+use crate::upstream::{Client, FailureClass};
 use contract::ids::ProviderId;
 use contract::table::DEFAULT_GROUP;
 use contract::usage::Dialect;
@@ -92,10 +93,10 @@ impl Prober {
         if self.plans.get(&id).is_none_or(|plan| plan.next <= now) {
             self.plans.insert(id, Plan { next: now + first, pause: first });
             self.look(id).await;
-        } else {
-            // Not now: the next refusal raises the question again.
+        } else if let Some(up) = self.table.load().upstream(id) {
+            // Not now: the next refusal or failure raises the question again.
             let pass = self.health.pass(id);
-            self.health.probed(id, Finding { probe: Probe::Unclear, pass, is_last: false }, now_ms());
+            self.health.probed(up, Finding { probe: Probe::Unclear, pass, is_last: false }, now_ms());
         }
     }
 
@@ -122,16 +123,16 @@ impl Prober {
         let Some(up) = table.upstream(id).filter(|up| up.row.enabled) else { return };
         let pass = self.health.pass(id);
         let asked = timeout(self.config.health_probe_timeout, self.ask(up));
-        let probe = asked.await.unwrap_or(Probe::Unclear);
+        let probe = asked.await.unwrap_or(Probe::Failed);
         let is_last = is_last(&table, up, &self.health.refused());
         self.metrics.probed(probe as usize);
         match probe {
             Probe::Refused => tracing::warn!(provider_id = %id, is_last, "a provider refuses its credential"),
-            Probe::Accepted | Probe::Unclear => {
+            Probe::Accepted | Probe::Unclear | Probe::Failed => {
                 tracing::info!(provider_id = %id, ?probe, "a provider was probed")
             }
         }
-        self.health.probed(id, Finding { probe, pass, is_last }, now_ms());
+        self.health.probed(up, Finding { probe, pass, is_last }, now_ms());
     }
 
     /// The cheapest question first; what it cannot answer, the next one does.
@@ -139,7 +140,9 @@ impl Prober {
         let mut probe = Probe::Unclear;
         for question in request::questions(up) {
             probe = self.put(up, &question).await;
-            if probe != Probe::Accepted {
+            // Where tokens are not counted, the model may be asked all the same.
+            let goes_on = probe == Probe::Accepted || probe == Probe::Failed && !question.is_metered();
+            if !goes_on {
                 return probe;
             }
         }
@@ -149,7 +152,11 @@ impl Prober {
     async fn put(&self, up: &Upstream, question: &Question) -> Probe {
         let Ok(request) = question.for_provider(up) else { return Probe::Unclear };
         let patience = self.config.health_probe_timeout;
-        let Ok(response) = self.client.send(up, request, patience).await else { return Probe::Unclear };
+        let response = match self.client.send(up, request, patience).await {
+            Ok(response) => response,
+            Err(failure) if matches!(failure.class, FailureClass::Local(_)) => return Probe::Unclear,
+            Err(_) => return Probe::Failed,
+        };
         let (head, body) = response.into_parts();
         let text = match Limited::new(body, MAX_ANSWER).collect().await {
             Ok(body) => body.to_bytes(),
@@ -168,20 +175,23 @@ fn judged(question: &Question, status: u16, text: &[u8]) -> Probe {
     };
     let is_good = (200..300).contains(&status);
     if is_good && error.is_none() {
-        return if text.is_empty() { Probe::Unclear } else { Probe::Accepted };
+        return if text.is_empty() { Probe::Failed } else { Probe::Accepted };
     }
     let place = if is_good { Place::Document } else { Place::Status };
     let text = String::from_utf8_lossy(text);
     // As metered, whatever was asked: the question is the gateway's, so a refusal is not the caller's doing.
     let kind = llm::EndpointKind::Messages;
-    let case = Case { kind, repeatable: false, place, status, error, text: &text, retry_after: None };
+    let case =
+        Case { kind, repeatable: false, place, status, error, text: &text, retry_after: None, request: &[] };
     let judgement = judge(&case);
     match judgement.whose {
         Whose::Credential => Probe::Refused,
-        // It was read, so whoever sent it was let in. A path that is not there may stand before the door.
+        // It was read, so whoever sent it was let in. A path that is not there may stand before the door, and so may a
+        // model that is not: only one that everybody knows is missing behind it.
         Whose::Caller => Probe::Accepted,
-        Whose::Model if judgement.meant == 404 && question.is_metered() => Probe::Accepted,
-        Whose::Model | Whose::Provider | Whose::RateLimit | Whose::Ours => Probe::Unclear,
+        Whose::Model if judgement.meant == 404 && question.is_common() => Probe::Accepted,
+        Whose::Provider => Probe::Failed,
+        Whose::Model | Whose::RateLimit | Whose::Ours => Probe::Unclear,
     }
 }
 

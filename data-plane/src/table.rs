@@ -6,6 +6,7 @@
 mod builder;
 mod index;
 mod price;
+mod reluctance;
 mod section;
 mod upstream;
 mod words;

@@ -6,7 +6,7 @@ use super::Source;
 use crate::health::{Gate, Pass, Verdict};
 use crate::table::{RawSection, fixtures};
 use bytes::Bytes;
-use contract::ids::ProviderId;
+use contract::ids::{ProviderId, UserId};
 use contract::pb;
 use contract::pb::from_control::Message as Down;
 use contract::table::{CircuitState, Health, Rows};
@@ -210,7 +210,7 @@ async fn health_goes_up_and_comes_down() {
     assert_eq!(proxy.health.peek(ProviderId(2), 0), Gate::Asleep { until_ms: Some(i64::MAX) });
 
     let one = proxy.table.load().upstream(ProviderId(1)).cloned().expect("provider");
-    (0..5).for_each(|_| proxy.health.record(&one, Pass::default(), &Verdict::Failure, 1000));
+    (0..5).for_each(|_| proxy.health.record(&one, Pass::default(), (&Verdict::Failure, UserId(1)), 1000));
     let told = peer.health().await;
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].provider_id, told[0].state(), told[0].epoch), (1, pb::CircuitState::Open, 1));

@@ -3,11 +3,12 @@
 
 use super::machine::Machine;
 use super::rest::Rests;
+use super::senders::Senders;
 use super::{Finding, Gate, Pass, Probe, Verdict};
 use crate::map::Map;
 use crate::table::{Snapshot, Upstream};
 use arc_swap::ArcSwap;
-use contract::ids::ProviderId;
+use contract::ids::{ProviderId, UserId};
 use contract::table::{CircuitState, Health};
 use llm::EndpointKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,10 +33,11 @@ struct Inner {
     /// Transitions that nobody took yet; of one provider only the newest, so it is bounded by their number.
     pending: Mutex<BTreeMap<ProviderId, Health>>,
     changed: Notify,
-    /// Providers whose credential callers were refused with so often that it must be looked at.
+    /// Providers that must be looked at: callers were refused too often, or one account's requests failed too often.
     suspects: Mutex<BTreeSet<ProviderId>>,
     suspected: Notify,
     rests: Rests,
+    senders: Senders,
 }
 
 struct Entry {
@@ -87,8 +89,13 @@ impl Book {
         }
     }
 
-    /// Takes note of the outcome of an attempt that was let through with `pass`.
-    pub fn record(&self, up: &Upstream, pass: Pass, verdict: &Verdict, now_ms: i64) {
+    /// A request of this account is sent to somebody.
+    pub fn sends(&self, account: UserId, now_ms: i64) {
+        self.0.senders.sends(account, now_ms);
+    }
+
+    /// Takes note of the outcome of this account's attempt that was let through with `pass`.
+    pub fn record(&self, up: &Upstream, pass: Pass, (verdict, account): (&Verdict, UserId), now_ms: i64) {
         let entry = match (self.entry(up.row.id), verdict) {
             (None, Verdict::Success | Verdict::Neutral) => return,
             (_, Verdict::Neutral) if pass.trial == 0 => return,
@@ -96,9 +103,10 @@ impl Book {
             (Some(entry), _) => entry,
             (None, _) => self.make(up.row.id),
         };
+        let account = Some(account).filter(|account| !self.0.senders.is_alone(*account, now_ms));
         let mut held = entry.lock();
-        let changed = held.machine.record(*verdict, pass, &up.row.breaker, now_ms);
-        let is_suspected = held.machine.is_suspected();
+        let changed = held.machine.record(*verdict, Pass { account, ..pass }, &up.row.breaker, now_ms);
+        let is_suspected = held.machine.is_suspected(&up.row.breaker);
         self.done(&entry, held, up.row.id, changed);
         if is_suspected && self.suspects().insert(up.row.id) {
             self.0.suspected.notify_one();
@@ -106,17 +114,18 @@ impl Book {
     }
 
     /// Takes note of a request that the gateway itself made; see [`Machine::probed`].
-    pub fn probed(&self, id: ProviderId, found: Finding, now_ms: i64) {
+    pub fn probed(&self, up: &Upstream, found: Finding, now_ms: i64) {
+        let id = up.row.id;
         let Some(entry) = self.entry(id) else { return };
         if found.probe == Probe::Accepted {
             self.0.rests.forget(id);
         }
         let mut held = entry.lock();
-        let changed = held.machine.probed(found, now_ms);
+        let changed = held.machine.probed(found, &up.row.breaker, now_ms);
         self.done(&entry, held, id, changed);
     }
 
-    /// Waits for providers whose credential must be looked at, and takes them. Cancel-safe.
+    /// Waits for providers that must be looked at, and takes them. Cancel-safe.
     pub async fn suspected(&self) -> BTreeSet<ProviderId> {
         loop {
             let taken = std::mem::take(&mut *self.suspects());
@@ -237,7 +246,7 @@ impl Entry {
     }
 
     fn pass(&self) -> Pass {
-        Pass { epoch: self.epoch.load(Ordering::Acquire), trial: 0 }
+        Pass { epoch: self.epoch.load(Ordering::Acquire), ..Pass::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {

@@ -45,6 +45,8 @@ pub struct Case<'a> {
     pub text: &'a str,
     /// As the upstream asked.
     pub retry_after: Option<Duration>,
+    /// What the caller sent, to tell its words from the upstream's.
+    pub request: &'a [u8],
 }
 
 /// What came of an attempt that got no answer at all.
@@ -170,7 +172,22 @@ const CREDENTIAL_SENTENCES: &[&str] = &[
     "insufficient credits",
     "insufficient balance",
 ];
-/// Sentences that mean the account whatever the status is.
+/// What names a limit that holds for one model, or for one way to call it, in a 429.
+const MODEL_LIMITS: &[&str] = &[
+    "extra usage",
+    "long context",
+    "for this model",
+    "for the model",
+    "for model",
+    "per model",
+    "per-model",
+    "permodel",
+    // They go with a model's name.
+    " on tokens per ",
+    " on requests per ",
+    "perbasemodel",
+];
+/// Sentences that mean the account. A 400 must begin with one, because elsewhere it quotes what is wrong with the request.
 const ACCOUNT_SENTENCES: &[&str] = &[
     "credit balance is too low",
     "organization has been disabled",
@@ -218,10 +235,13 @@ fn whose(case: &Case<'_>, meant: u16) -> Whose {
     let said = Said::new(case);
     match meant {
         429 if said.is_too_large() => Whose::Caller,
-        400 | 401 | 402 | 403 | 429 if means_credential(&said, meant) => {
+        400 | 401 | 402 | 403 | 429 if means_credential(&said, meant, case.request) => {
             // A call that is not metered (an admin's path, the counting of tokens) may need rights of its own.
             if case.kind.is_metered() { Whose::Credential } else { Whose::Model }
         }
+        // It says something of the account, in words that may be the caller's: nobody is blamed.
+        400 if said.sentence(ACCOUNT_SENTENCES) => Whose::Model,
+        429 if said.sentence(MODEL_LIMITS) => Whose::Model,
         429 => Whose::RateLimit,
         401..=404 => Whose::Model,
         408 => Whose::Provider,
@@ -232,8 +252,8 @@ fn whose(case: &Case<'_>, meant: u16) -> Whose {
 }
 
 /// Whether the refusal says that it is the credential, and names nothing that the caller brought.
-fn means_credential(said: &Said, meant: u16) -> bool {
-    if said.sentence(ACCOUNT_SENTENCES) {
+fn means_credential(said: &Said, meant: u16, request: &[u8]) -> bool {
+    if said.account(meant).is_some_and(|sentence| !stands_in(request, sentence)) {
         return true;
     }
     let by_word = said.word(CREDENTIAL_CODES);
@@ -271,8 +291,11 @@ fn told(case: &Case<'_>, whose: Whose, meant: u16) -> (Verdict, Option<Duration>
             let asked = case.retry_after.unwrap_or(REFUSED_REST);
             (Verdict::Neutral, Some(asked.min(REFUSED_REST)))
         }
-        // Not there is no refusal: it may be any path or file.
-        Whose::Model if meant == 404 => (Verdict::Neutral, None),
+        Whose::Model if meant == 429 => {
+            (Verdict::Neutral, Some(case.retry_after.unwrap_or(REFUSED_REST).min(REFUSED_REST)))
+        }
+        // Not there is no refusal: it may be any path or file. What a 400 says may be the caller's words.
+        Whose::Model if matches!(meant, 400 | 404) => (Verdict::Neutral, None),
         Whose::Model => (Verdict::Neutral, rest),
         Whose::Provider if case.kind.is_metered() => (Verdict::Failure, None),
         // Providers that do not have a path say 500 or 501 as well.
@@ -331,9 +354,29 @@ impl Said {
         self.words.iter().any(|word| list.contains(&word.as_str()))
     }
 
+    /// The sentence that means the account, where it is the upstream's to say.
+    fn account(&self, meant: u16) -> Option<&'static str> {
+        let start = self.sentence.trim_start();
+        let start =
+            ["your ", "this ", "the "].iter().find_map(|word| start.strip_prefix(word)).unwrap_or(start);
+        let is_said = |part: &&&str| match meant {
+            400 => start.starts_with(**part),
+            _ => self.sentence.contains(**part),
+        };
+        ACCOUNT_SENTENCES.iter().find(is_said).copied()
+    }
+
     fn sentence(&self, list: &[&str]) -> bool {
         list.iter().any(|part| self.sentence.contains(part))
     }
+}
+
+/// Whether `words`, in small letters, stand in a body.
+fn stands_in(body: &[u8], words: &str) -> bool {
+    let Some(first) = words.bytes().next() else { return false };
+    memchr::memchr2_iter(first, first.to_ascii_uppercase(), body).any(|at| {
+        body.get(at..at + words.len()).is_some_and(|found| found.eq_ignore_ascii_case(words.as_bytes()))
+    })
 }
 
 #[cfg(test)]

@@ -61,11 +61,36 @@ pub enum Wake {
     },
 }
 
+/// Whose requests a provider failed, in a row. What one account sends may be what breaks it, so one account's failures
+/// alone open no circuit while others are served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Witness {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// This account's alone.
+    One(UserId),
+    /// Several accounts', or those of the only account that sends anything.
+    Several,
+}
+
+impl Witness {
+    fn and(self, account: Option<UserId>) -> Self {
+        match (self, account) {
+            (Self::Nobody, Some(account)) => Self::One(account),
+            (Self::One(before), Some(account)) if before == account => self,
+            _ => Self::Several,
+        }
+    }
+}
+
 /// The health of one provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
     state: State,
     failures: u32,
+    /// Whose requests failed, as far as that matters.
+    witness: Witness,
     /// When the last of them was, Unix milliseconds.
     failed_ms: i64,
     refusals: u32,
@@ -82,6 +107,7 @@ impl Default for Machine {
         Self {
             state: State::Closed,
             failures: 0,
+            witness: Witness::Nobody,
             failed_ms: 0,
             refusals: 0,
             hangups: Vec::new(),
@@ -118,9 +144,16 @@ impl Machine {
         self.serves() && self.failures == 0 && self.refusals == 0 && self.hangups.is_empty()
     }
 
-    /// Whether callers were refused so often in a row that the gateway should ask itself.
-    pub fn is_suspected(&self) -> bool {
-        self.refusals >= CREDENTIAL_REFUSALS && !self.is_refused()
+    /// Whether the gateway should ask itself: callers were refused so often in a row, or so many requests of one account
+    /// failed.
+    pub fn is_suspected(&self, rules: &Breaker) -> bool {
+        self.refusals >= CREDENTIAL_REFUSALS && !self.is_refused() || self.is_doubted(rules)
+    }
+
+    /// Whether one account's failures would be enough, were they not one account's.
+    fn is_doubted(&self, rules: &Breaker) -> bool {
+        let is_other = self.state == State::Closed && self.is_left_by_several(rules);
+        matches!(self.witness, Witness::One(_)) && self.would_open(rules) && !is_other
     }
 
     /// Whether the gateway found the credential refused, and it was not accepted since.
@@ -130,7 +163,8 @@ impl Machine {
 
     /// What an attempt that is let through by `gate` holds.
     pub fn pass(&self, gate: Gate) -> Pass {
-        Pass { epoch: self.epoch, trial: if gate == Gate::Trial { self.trials } else { 0 } }
+        let trial = if gate == Gate::Trial { self.trials } else { 0 };
+        Pass { epoch: self.epoch, trial, account: None }
     }
 
     /// What [`Machine::enter`] would answer.
@@ -191,15 +225,19 @@ impl Machine {
             Verdict::Success => self.success(rules),
             Verdict::Failure => {
                 self.refusals = 0;
-                self.failure(on_trial, rules, now_ms)
+                self.failure(on_trial, pass.account, rules, now_ms)
             }
             Verdict::HungUp { account } => self.hung_up(account, rules, now_ms),
-            Verdict::CredentialRefused => self.refused(on_trial, rules, now_ms),
+            Verdict::CredentialRefused => {
+                // No failure, and no end of a trial either: callers can bring refusals about.
+                self.refusals = self.refusals.saturating_add(1);
+                false
+            }
         }
     }
 
     /// Takes note of a request that the gateway itself made. Says whether others must hear of a change.
-    pub fn probed(&mut self, found: Finding, now_ms: i64) -> bool {
+    pub fn probed(&mut self, found: Finding, rules: &Breaker, now_ms: i64) -> bool {
         let Finding { probe, pass, is_last } = found;
         if pass.epoch < self.epoch {
             return false;
@@ -208,6 +246,10 @@ impl Machine {
             Probe::Accepted => {
                 let was_refused = self.is_refused();
                 self.refusals = 0;
+                if self.is_doubted(rules) {
+                    // It was those requests.
+                    (self.failures, self.witness) = (0, Witness::Nobody);
+                }
                 was_refused && self.go(State::Closed, "")
             }
             Probe::Refused if is_last => {
@@ -217,9 +259,9 @@ impl Machine {
                 !rests && self.go(State::Open { until_ms, then: Wake::OnTrial }, CREDENTIAL)
             }
             Probe::Refused => self.state != State::Disabled && self.go(State::Disabled, CREDENTIAL),
-            Probe::Unclear => {
+            Probe::Failed | Probe::Unclear => {
                 self.refusals = self.refusals.min(CREDENTIAL_REFUSALS - 1);
-                false
+                probe == Probe::Failed && self.is_doubted(rules) && self.open(FAILURES, rules, now_ms)
             }
         }
     }
@@ -255,19 +297,24 @@ impl Machine {
         was_open && self.go(self.state, self.reason)
     }
 
-    fn failure(&mut self, on_trial: bool, rules: &Breaker, now_ms: i64) -> bool {
+    fn failure(&mut self, on_trial: bool, account: Option<UserId>, rules: &Breaker, now_ms: i64) -> bool {
         if matches!(self.state, State::HalfOpen { .. }) && !on_trial {
             // Of another request; the one on trial decides.
             return false;
         }
         self.failures = self.failures.saturating_add(1);
         self.failed_ms = now_ms;
-        let opens = match self.state {
+        self.witness = self.witness.and(account);
+        self.would_open(rules) && !self.is_doubted(rules) && self.open(FAILURES, rules, now_ms)
+    }
+
+    /// Whether what is counted is enough, whoever brought it about.
+    fn would_open(&self, rules: &Breaker) -> bool {
+        match self.state {
             State::Closed => self.is_enough(rules),
             State::HalfOpen { .. } => rules.failure_threshold > 0,
             State::Open { .. } | State::Disabled => false,
-        };
-        opens && self.open(FAILURES, rules, now_ms)
+        }
     }
 
     fn hung_up(&mut self, account: UserId, rules: &Breaker, now_ms: i64) -> bool {
@@ -283,25 +330,25 @@ impl Machine {
     /// Whether failures, and hang-ups of at least two accounts as halves of one, reach the threshold.
     fn is_enough(&self, rules: &Breaker) -> bool {
         let threshold = rules.failure_threshold;
-        let several = || self.hangups.iter().any(|(account, _)| *account != self.hangups[0].0);
-        let halves = || u32::try_from(self.hangups.len()).unwrap_or(u32::MAX);
-        let together = || self.failures.saturating_add(halves() / 2) >= threshold && several();
-        threshold > 0 && (self.failures >= threshold || together())
+        threshold > 0 && (self.failures >= threshold || self.is_left_by_several(rules))
     }
 
-    fn refused(&mut self, on_trial: bool, rules: &Breaker, now_ms: i64) -> bool {
-        self.refusals = self.refusals.saturating_add(1);
-        // No failure: callers can bring refusals about. A trial that was refused did not succeed all the same.
-        on_trial && rules.failure_threshold > 0 && self.open(self.reason, rules, now_ms)
+    fn is_left_by_several(&self, rules: &Breaker) -> bool {
+        let several = self.hangups.iter().any(|(account, _)| *account != self.hangups[0].0);
+        let halves = u32::try_from(self.hangups.len()).unwrap_or(u32::MAX) / 2;
+        several && self.failures.saturating_add(halves) >= rules.failure_threshold
     }
 
     fn open(&mut self, reason: &'static str, rules: &Breaker, now_ms: i64) -> bool {
+        // What comes of its trials is judged anew.
+        self.witness = Witness::Nobody;
         let until_ms = later(now_ms, rules.open);
         self.go(State::Open { until_ms, then: Wake::OnTrial }, reason)
     }
 
     fn forget(&mut self) {
         (self.failures, self.refusals) = (0, 0);
+        self.witness = Witness::Nobody;
         self.hangups.clear();
     }
 
@@ -340,6 +387,7 @@ impl Machine {
             return false;
         }
         *self = Self {
+            witness: Witness::Nobody,
             hangups: Vec::new(),
             trials: self.trials,
             state,

@@ -21,12 +21,19 @@ pub struct Question {
     kind: EndpointKind,
     tail: &'static str,
     body: Bytes,
+    /// Whether it asks for a model that every provider of the kind knows.
+    common: bool,
 }
 
 impl Question {
     /// Whether it asks for what costs something.
     pub fn is_metered(&self) -> bool {
         self.kind.is_metered()
+    }
+
+    /// Whether it asks for what costs something, for a model that every provider of the kind knows.
+    pub fn is_common(&self) -> bool {
+        self.common && self.is_metered()
     }
 
     /// As this provider gets it, with its credential and headers and none of anybody else.
@@ -50,11 +57,11 @@ impl Question {
 
 /// What a provider is asked, the cheapest first: only if the last answer is good, too, its credential is.
 pub fn questions(up: &Upstream) -> Vec<Question> {
-    let model = model(up);
+    let (model, common) = model(up);
     let said = json!([{"role": "user", "content": "hi"}]);
     let question = |dialect, kind, tail, body: serde_json::Value| {
         let body = Bytes::from(body.to_string());
-        Question { dialect, kind, tail, body }
+        Question { dialect, kind, tail, body, common }
     };
     match up.row.kind {
         ProviderKind::Claude | ProviderKind::ClaudeAuth => {
@@ -81,7 +88,7 @@ pub fn questions(up: &Upstream) -> Vec<Question> {
 
 /// One that it served since the table was loaded; else one that its rules name; else a common one, whose absence it
 /// tells only to those that it lets in.
-fn model(up: &Upstream) -> &str {
+fn model(up: &Upstream) -> (&str, bool) {
     let named = |rule: &'_ contract::table::ModelRule| (rule.match_type == MatchType::Exact).then_some(());
     let target = || up.row.redirects.iter().find_map(|rule| rule.target.as_deref());
     let allowed = || {
@@ -94,7 +101,8 @@ fn model(up: &Upstream) -> &str {
         ProviderKind::OpenAiCompatible => "gpt-4o-mini",
         ProviderKind::Gemini | ProviderKind::GeminiCli => "gemini-2.5-flash",
     };
-    up.served.get().map(|model| &**model).or_else(target).or_else(allowed).unwrap_or(common)
+    let own = up.served.get().map(|model| &**model).or_else(target).or_else(allowed);
+    own.map_or((common, true), |own| (own, own == common))
 }
 
 /// Whether it is one of Anthropic's own hosts, which count tokens for nothing; relays may not have the path.

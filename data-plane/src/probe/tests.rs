@@ -65,7 +65,7 @@ fn only_what_says_so_is_a_refusal() {
     let refused = r#"{"type":"error","error":{"type":"authentication_error","message":"invalid x-api-key"}}"#;
     for (question, status, text, probe) in [
         (say, 200, r#"{"id":"msg_1","content":[]}"#, Probe::Accepted),
-        (say, 200, "", Probe::Unclear),
+        (say, 200, "", Probe::Failed),
         (say, 200, refused, Probe::Refused),
         (say, 401, refused, Probe::Refused),
         (count, 401, refused, Probe::Refused),
@@ -76,9 +76,36 @@ fn only_what_says_so_is_a_refusal() {
         (say, 404, r#"{"error":{"type":"not_found_error","message":"model: x"}}"#, Probe::Accepted),
         (count, 404, "", Probe::Unclear),
         (say, 429, "", Probe::Unclear),
-        (say, 529, "", Probe::Unclear),
+        (say, 529, "", Probe::Failed),
+        (count, 500, "", Probe::Failed),
     ] {
         assert_eq!(judged(question, status, text.as_bytes()), probe, "{status} {text}");
+    }
+    // Another model than the common one may be missing before the door.
+    up.has_served(llm::EndpointKind::Messages, "mine");
+    let questions = request::questions(&up);
+    let missing = br#"{"error":{"type":"not_found_error","message":"model: mine"}}"#;
+    assert_eq!(judged(&questions[1], 404, missing), Probe::Unclear);
+}
+
+#[test]
+fn only_calls_like_the_gateways_own_say_which_model_is_served() {
+    use llm::EndpointKind::{ChatCompletions, CountTokens, Messages, OpenAiOther, Responses};
+    for (kind, own) in [
+        (ProviderKind::Claude, Messages),
+        (ProviderKind::Codex, Responses),
+        (ProviderKind::OpenAiCompatible, ChatCompletions),
+    ] {
+        let up = up(Provider { kind, ..provider(1) });
+        for call in [Messages, CountTokens, Responses, ChatCompletions, OpenAiOther] {
+            if call != own {
+                up.has_served(call, "embedding-or-the-like");
+            }
+        }
+        assert_eq!(up.served.get(), None, "{kind:?}");
+        up.has_served(own, "seen");
+        up.has_served(own, "later");
+        assert_eq!(up.served.get().map(|model| &**model), Some("seen"));
     }
 }
 

@@ -34,6 +34,8 @@ impl Proxy {
         admitted: Admitted,
     ) -> Result<Answer, Refusal> {
         let Admitted { bound, mut trail, mut first } = admitted;
+        let opening = meter.opening();
+        self.shared.health.sends(opening.caller.user.id, opening.started_at_ms);
         let mut last: Option<(Fault, Arc<Upstream>)> = None;
         let mut only_unknown = true;
         let nothing = loop {
@@ -88,7 +90,7 @@ impl Proxy {
     #[cold]
     fn tell(&self, choice: &Choice, fault: &Fault, opening: &Opening) {
         let (health, up, now_ms) = (&self.shared.health, &choice.upstream, now_ms());
-        health.record(up, choice.pass, &fault.judged.verdict, now_ms);
+        health.record(up, choice.pass, (&fault.judged.verdict, opening.caller.user.id), now_ms);
         if let Some(rest) = fault.judged.rest {
             let until_ms = now_ms + i64::try_from(rest.as_millis()).unwrap_or_default();
             health.rest(up.row.id, (opening.kind, &opening.model), now_ms, until_ms);

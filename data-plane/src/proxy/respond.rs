@@ -119,11 +119,22 @@ pub fn early(beat: Beat, body: Body) -> Response<Body> {
     response
 }
 
-/// An upstream's refusal of the caller's request, to a caller who has a head already: as an event.
-pub fn refused_late(answer: Answer, mut meter: Box<Meter>) -> Response<Body> {
+/// An answer that is no stream, to a caller who has the head of one already: an upstream's refusal as an event; what was
+/// generated can be sent no more, but is paid for, and the caller is told how to get it.
+pub fn document_late(answer: Answer, mut meter: Box<Meter>) -> Response<Body> {
+    let dialect = meter.opening().dialect;
     let status = answer.head.status.as_u16();
+    if answer.result == AttemptResult::Success {
+        let text =
+            "the provider answers with a document where a stream was asked for: ask again without `stream`";
+        let error = ErrorBody::new(400, ErrorKind::InvalidRequest, text).with_code("no_stream");
+        let event = llm::error_body::failure_event(dialect, &error);
+        meter.sent(event.len());
+        meter.finish(Outcome::Completed, status, Some(text.to_owned()));
+        return Response::new(Body::whole(event));
+    }
     let text = Vec::from(answer.held).concat();
-    let event = llm::error_body::refusal_event(meter.opening().dialect, status, &text);
+    let event = llm::error_body::refusal_event(dialect, status, &text);
     meter.sent(event.len());
     meter.finish(Outcome::Rejected, status, None);
     Response::new(Body::whole(event))

@@ -140,7 +140,7 @@ impl Proxy {
         };
         drop(share);
         if silence.is_broken() && !answer.events {
-            return Ok(respond::refused_late(answer, meter));
+            return Ok(respond::document_late(answer, meter));
         }
         Ok(respond::relay(answer, meter))
     }

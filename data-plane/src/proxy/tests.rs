@@ -12,6 +12,7 @@ mod reply;
 mod walk;
 
 mod admission;
+mod documents;
 mod endings;
 mod failover;
 mod health;

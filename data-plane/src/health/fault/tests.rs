@@ -13,8 +13,16 @@ fn said(body: &str) -> Option<StreamError> {
 
 fn at(kind: EndpointKind, place: Place, status: u16, body: &str) -> Judgement {
     let error = said(body);
-    let case =
-        Case { kind, repeatable: true, place, status, error: error.as_ref(), text: body, retry_after: None };
+    let case = Case {
+        kind,
+        repeatable: true,
+        place,
+        status,
+        error: error.as_ref(),
+        text: body,
+        retry_after: None,
+        request: b"",
+    };
     judge(&case)
 }
 
@@ -86,6 +94,25 @@ const STATUS_LINES: &[Line] = &[
         Credential,
         Next,
     ),
+    (
+        400,
+        "invalid_request_error",
+        None,
+        "This organization has been disabled by an admin.",
+        Credential,
+        Next,
+    ),
+    // The same words where a 400 may quote them, or a relay wrapped them: nobody is blamed, others are asked.
+    (
+        400,
+        "invalid_request_error",
+        None,
+        "tools.0.name: 'your credit balance is too low' does not match '^[a-z]+$'",
+        Model,
+        Next,
+    ),
+    (400, "invalid_request_error", None, "The model `api key not valid` does not exist", Model, Next),
+    (400, "upstream_error", None, "Provider said: Your credit balance is too low", Model, Next),
     // Refusals that a caller brings about, or that say nothing of the credential.
     (
         401,
@@ -154,7 +181,17 @@ const STATUS_LINES: &[Line] = &[
         "tokens",
         Some("rate_limit_exceeded"),
         "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000.",
-        RateLimit,
+        Model,
+        Next,
+    ),
+    (429, "rate_limit_error", None, "Extra usage is required for long context requests.", Model, Next),
+    (429, "rate_limit_error", None, "You're out of extra usage. It resets 3pm (UTC).", Model, Next),
+    (
+        429,
+        "RESOURCE_EXHAUSTED",
+        Some("429"),
+        "Quota exceeded for metric GenerateRequestsPerDayPerProjectPerModel-FreeTier",
+        Model,
         Next,
     ),
     (
@@ -197,7 +234,7 @@ fn a_status_says_whose_fault_it_is_together_with_the_body() {
             RateLimit => Verdict::RateLimited { retry_after: None },
         };
         assert_eq!(judged.verdict, verdict, "{status} {message}");
-        let rests = *whose == Credential || (*whose == Model && *status != 404);
+        let rests = *whose == Credential || (*whose == Model && !matches!(*status, 400 | 404));
         assert_eq!(judged.rest.is_some(), rests, "{status} {message}");
     }
 }
@@ -294,6 +331,7 @@ fn a_creation_is_sent_once_unless_nothing_was_sent() {
             error: None,
             text: "",
             retry_after: None,
+            request: b"",
         };
         assert_eq!(judge(&case).then, Return, "{status}");
     }
@@ -320,6 +358,33 @@ fn trouble_of_this_proxy_is_its_own() {
 }
 
 #[test]
+fn words_that_stand_in_the_request_blame_nobody() {
+    let text = "API key not valid. is not a valid role";
+    let error = said(&error("invalid_request_error", None, text));
+    for (request, whose) in [
+        (&br#"{"messages":[{"role":"api KEY not valid. "}]}"#[..], Model),
+        (br#"{"messages":[{"role":"api key"}]}"#, Credential),
+        (b"", Credential),
+    ] {
+        for status in [400, 403] {
+            let case = Case {
+                kind: Messages,
+                repeatable: true,
+                place: Place::Status,
+                status,
+                error: error.as_ref(),
+                text,
+                retry_after: None,
+                request,
+            };
+            // To a 403 the shorter sentence is enough.
+            let expected = if status == 403 { Credential } else { whose };
+            assert_eq!(judge(&case).whose, expected, "{status}");
+        }
+    }
+}
+
+#[test]
 fn limits_keep_their_wait() {
     let case = Case {
         kind: Messages,
@@ -329,6 +394,7 @@ fn limits_keep_their_wait() {
         error: None,
         text: "",
         retry_after: Some(Duration::from_secs(300)),
+        request: b"",
     };
     assert_eq!(judge(&case).verdict, Verdict::RateLimited { retry_after: case.retry_after });
     let case = Case { kind: CountTokens, ..case };

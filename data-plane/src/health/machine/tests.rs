@@ -7,7 +7,12 @@ const OPEN_MS: i64 = 1_800_000;
 
 /// Of an attempt that began after the last transition, and that holds the trial if there is one.
 fn tell(machine: &mut Machine, verdict: Verdict, rules: &Breaker, now_ms: i64) -> bool {
-    let pass = Pass { epoch: machine.epoch(), trial: machine.trials };
+    by(machine, None, verdict, rules, now_ms)
+}
+
+/// The same of this account, which is not the only one.
+fn by(machine: &mut Machine, account: Option<i64>, verdict: Verdict, rules: &Breaker, now_ms: i64) -> bool {
+    let pass = Pass { epoch: machine.epoch(), trial: machine.trials, account: account.map(UserId) };
     machine.record(verdict, pass, rules, now_ms)
 }
 
@@ -135,7 +140,7 @@ fn a_429_on_trial_keeps_the_successes() {
 }
 
 fn now(machine: &Machine) -> Pass {
-    Pass { epoch: machine.epoch(), trial: 0 }
+    Pass { epoch: machine.epoch(), ..Pass::default() }
 }
 
 #[test]
@@ -147,20 +152,28 @@ fn refusals_of_callers_make_suspect_and_never_disable() {
         refused(&mut machine);
         tell(&mut machine, between, &RULES, 0);
         refused(&mut machine);
-        assert!(!machine.is_suspected(), "{between:?} lies between");
+        assert!(!machine.is_suspected(&RULES), "{between:?} lies between");
     }
     let mut machine = Machine::default();
     for refusal in 1..=20 {
         assert!(!refused(&mut machine));
         tell(&mut machine, Verdict::Neutral, &RULES, 0);
-        assert_eq!(machine.is_suspected(), refusal >= 3, "{refusal}");
+        assert_eq!(machine.is_suspected(&RULES), refusal >= 3, "{refusal}");
     }
     assert_eq!((machine.state(), machine.row(ProviderId(1)).failures), (State::Closed, 0));
-    assert!(!machine.probed(Finding { probe: Probe::Unclear, pass: now(&machine), is_last: false }, 0));
-    assert!(!machine.is_suspected(), "the next refusal asks again");
+    assert!(!machine.probed(
+        Finding { probe: Probe::Unclear, pass: now(&machine), is_last: false },
+        &RULES,
+        0
+    ));
+    assert!(!machine.is_suspected(&RULES), "the next refusal asks again");
     refused(&mut machine);
-    assert!(machine.is_suspected());
-    assert!(!machine.probed(Finding { probe: Probe::Accepted, pass: now(&machine), is_last: false }, 0));
+    assert!(machine.is_suspected(&RULES));
+    assert!(!machine.probed(
+        Finding { probe: Probe::Accepted, pass: now(&machine), is_last: false },
+        &RULES,
+        0
+    ));
     assert!(machine.is_clean());
 }
 
@@ -168,7 +181,7 @@ fn refusals_of_callers_make_suspect_and_never_disable() {
 fn a_probe_disables_and_a_probe_wakes() {
     let mut machine = Machine::default();
     let before = now(&machine);
-    assert!(machine.probed(Finding { probe: Probe::Refused, pass: before, is_last: false }, 0));
+    assert!(machine.probed(Finding { probe: Probe::Refused, pass: before, is_last: false }, &RULES, 0));
     let row = machine.row(ProviderId(1));
     assert_eq!((row.state, row.reason.as_str()), (CircuitState::Disabled, CREDENTIAL));
     assert_eq!(machine.peek(i64::MAX), Gate::Asleep { until_ms: None });
@@ -178,10 +191,14 @@ fn a_probe_disables_and_a_probe_wakes() {
     for (probe, pass) in
         [(Probe::Refused, now(&machine)), (Probe::Unclear, now(&machine)), (Probe::Accepted, before)]
     {
-        assert!(!machine.probed(Finding { probe, pass, is_last: false }, 0), "{probe:?}");
+        assert!(!machine.probed(Finding { probe, pass, is_last: false }, &RULES, 0), "{probe:?}");
         assert_eq!(machine.state(), State::Disabled);
     }
-    assert!(machine.probed(Finding { probe: Probe::Accepted, pass: now(&machine), is_last: false }, 0));
+    assert!(machine.probed(
+        Finding { probe: Probe::Accepted, pass: now(&machine), is_last: false },
+        &RULES,
+        0
+    ));
     assert_eq!((machine.peek(0), machine.is_refused(), machine.epoch()), (Gate::Open, false, 2));
 }
 
@@ -189,25 +206,45 @@ fn a_probe_disables_and_a_probe_wakes() {
 fn the_last_of_a_pool_is_rested_and_not_taken_away() {
     let rest_ms = i64::try_from(LAST_REST.as_millis()).unwrap();
     let mut machine = Machine::default();
-    assert!(machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: true }, 0));
+    assert!(machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: true }, &RULES, 0));
     assert_eq!(machine.peek(0), asleep(rest_ms), "so it is still the last resort");
     assert_eq!(machine.row(ProviderId(1)).reason, CREDENTIAL);
-    assert!(machine.is_refused() && !machine.is_suspected());
+    assert!(machine.is_refused() && !machine.is_suspected(&RULES));
     assert!(
-        !machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: true }, rest_ms - 1),
+        !machine.probed(
+            Finding { probe: Probe::Refused, pass: now(&machine), is_last: true },
+            &RULES,
+            rest_ms - 1
+        ),
         "told once"
     );
-    assert!(machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: true }, rest_ms));
+    assert!(machine.probed(
+        Finding { probe: Probe::Refused, pass: now(&machine), is_last: true },
+        &RULES,
+        rest_ms
+    ));
     assert!(
-        machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: false }, rest_ms),
+        machine.probed(
+            Finding { probe: Probe::Refused, pass: now(&machine), is_last: false },
+            &RULES,
+            rest_ms
+        ),
         "no longer the last"
     );
     assert_eq!(machine.state(), State::Disabled);
     assert!(
-        machine.probed(Finding { probe: Probe::Refused, pass: now(&machine), is_last: true }, rest_ms),
+        machine.probed(
+            Finding { probe: Probe::Refused, pass: now(&machine), is_last: true },
+            &RULES,
+            rest_ms
+        ),
         "the last again"
     );
-    assert!(machine.probed(Finding { probe: Probe::Accepted, pass: now(&machine), is_last: true }, rest_ms));
+    assert!(machine.probed(
+        Finding { probe: Probe::Accepted, pass: now(&machine), is_last: true },
+        &RULES,
+        rest_ms
+    ));
     assert_eq!(machine.peek(0), Gate::Open);
 }
 
@@ -255,6 +292,59 @@ fn only_its_own_request_ends_a_trial() {
     assert!(matches!(machine.state(), State::HalfOpen { trial_ms: Some(_), .. }));
     machine.record(Verdict::Failure, second, &RULES, OPEN_MS + 900_000);
     assert!(matches!(machine.state(), State::Open { .. }));
+}
+
+#[test]
+fn a_refused_trial_is_given_back_and_opens_nothing() {
+    let mut machine = opened(0);
+    machine.enter(OPEN_MS);
+    assert!(!tell(&mut machine, Verdict::CredentialRefused, &RULES, OPEN_MS));
+    assert_eq!(machine.enter(OPEN_MS), (Gate::Trial, false), "the next one tries it at once");
+    tell(&mut machine, Verdict::CredentialRefused, &RULES, OPEN_MS);
+    assert!(!machine.is_suspected(&RULES));
+    tell(&mut machine, Verdict::CredentialRefused, &RULES, OPEN_MS);
+    assert!(machine.is_suspected(&RULES), "but refusals count");
+}
+
+#[test]
+fn failures_of_one_account_open_a_circuit_only_together_with_another_or_with_a_probe() {
+    let found = |machine: &Machine, probe| Finding { probe, pass: now(machine), is_last: false };
+    let fails = |machine: &mut Machine, account| by(machine, Some(account), Verdict::Failure, &RULES, 0);
+    let doubted = || {
+        let mut machine = Machine::default();
+        for failure in 1..=20 {
+            assert!(!fails(&mut machine, 1), "{failure}");
+            assert_eq!(machine.is_suspected(&RULES), failure >= 5, "{failure}");
+        }
+        machine
+    };
+    let mut machine = doubted();
+    assert!(fails(&mut machine, 2), "another account says so, too");
+    assert_eq!(machine.row(ProviderId(1)).reason, FAILURES);
+    for (probe, opens, suspected) in
+        [(Probe::Failed, true, false), (Probe::Accepted, false, false), (Probe::Unclear, false, true)]
+    {
+        let mut machine = doubted();
+        let finding = found(&machine, probe);
+        assert_eq!(machine.probed(finding, &RULES, 0), opens, "{probe:?}");
+        assert_eq!(machine.is_suspected(&RULES), suspected, "{probe:?}");
+        assert!(probe != Probe::Accepted || machine.is_clean());
+    }
+    // A probe that fails opens nothing that was not in doubt.
+    let mut machine = Machine::default();
+    fail(&mut machine, 4, 0);
+    let finding = found(&machine, Probe::Failed);
+    assert!(!machine.probed(finding, &RULES, 0));
+    assert!(fails(&mut machine, 1), "failures before that are anybody's");
+    // On trial one failure is enough, of two accounts or with a probe.
+    machine.enter(OPEN_MS);
+    assert!(!fails(&mut machine, 1) && machine.is_suspected(&RULES));
+    machine.enter(OPEN_MS);
+    assert!(fails(&mut machine, 2));
+    machine.enter(OPEN_MS);
+    fails(&mut machine, 1);
+    let finding = found(&machine, Probe::Failed);
+    assert!(machine.probed(finding, &RULES, OPEN_MS));
 }
 
 #[test]
@@ -323,7 +413,7 @@ fn the_newest_epoch_wins() {
     assert!(machine.adopt(&row(CircuitState::Closed, None, 12), 0));
     assert_eq!(machine.peek(0), Gate::Open);
     tell(&mut machine, Verdict::CredentialRefused, &RULES, 0);
-    assert!(!machine.is_suspected(), "a reset forgets the refusals");
+    assert!(!machine.is_suspected(&RULES), "a reset forgets the refusals");
     assert!(machine.adopt(&row(CircuitState::Open, None, 13), 50));
     assert_eq!(machine.peek(50), Gate::Trial, "open without an end is tried");
 }

@@ -51,13 +51,6 @@ impl Fault {
         Self { judged, result: AttemptResult::Failed, status, code: None, detail: detail.into() }
     }
 
-    /// A good answer that this caller cannot be given.
-    pub fn unfit(exchange: &Exchange<'_>, status: u16, detail: &str) -> Self {
-        let mut fault = Self::broken(exchange, Some(status), detail);
-        fault.judged = Judgement { verdict: Verdict::Neutral, then: Then::Next, ..fault.judged };
-        fault
-    }
-
     /// An error in the guise of a good status.
     pub fn disguised(exchange: &Exchange<'_>, place: Place, status: u16, fake: &FakeSuccess) -> Self {
         let error = match fake {
@@ -110,16 +103,19 @@ impl Fault {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// Whether it may be sent again although it may have been carried out: what is generated costs money twice at
     /// worst, but a creation would exist twice.
     pub fn is_repeatable(&self) -> bool {
         self.route.repeatable
     }
 
-    fn case<'c>(&self, place: Place, status: u16, error: Option<&'c StreamError>, text: &'c str) -> Case<'c> {
-        let repeatable = self.is_repeatable();
-        Case { kind: self.route.kind, repeatable, place, status, error, text, retry_after: None }
+    fn case<'c>(&self, place: Place, status: u16, error: Option<&'c StreamError>, text: &'c str) -> Case<'c>
+    where
+        'a: 'c,
+    {
+        let (kind, repeatable, request) = (self.route.kind, self.is_repeatable(), self.body);
+        Case { kind, repeatable, place, status, error, text, retry_after: None, request }
     }
 }
 

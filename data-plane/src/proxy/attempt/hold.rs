@@ -4,6 +4,7 @@ use super::super::Shared;
 use super::super::budget::Room;
 use super::super::head::header;
 use super::super::meter::Meter;
+use super::super::scrub;
 use super::exchange::{Answer, Exchange};
 use super::fault::Fault;
 use super::nature::Nature;
@@ -13,12 +14,13 @@ use crate::health::fault::Place;
 use crate::upstream;
 use bytes::Bytes;
 use contract::usage::AttemptResult;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::response::Parts;
 use http::{HeaderValue, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
-use llm::usage::{UsageScanner, fake_success};
+use llm::usage::{FakeSuccess, UsageScanner, fake_success};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// Bytes of a document that are held back at most.
@@ -79,6 +81,7 @@ pub async fn hold(
             && !events
             && !starts_object(&held)
             && let Some(fake) = fake_success(Some(content_type), &start_of(&held))
+            && !is_silence(exchange, label, &fake)
         {
             return Err(Fault::disguised(exchange, Place::Document, status, &fake));
         }
@@ -100,7 +103,7 @@ pub async fn hold(
         patience.sign();
         meter.heard(Instant::now());
     }
-    if bytes == 0 && metered {
+    if bytes == 0 && metered && !is_silence(exchange, label, &FakeSuccess::Empty) {
         return Err(Fault::broken(exchange, Some(status), "empty answer"));
     }
     let known = nature.unwrap_or(label);
@@ -113,16 +116,13 @@ pub async fn hold(
         if let Some(meant) = StatusCode::from_u16(fault.judged.meant).ok().filter(|_| fault.is_callers()) {
             // In the upstream's words, under the status that they stand for: no client takes it for an answer.
             head.status = meant;
+            scrubbed(&mut head, &mut held, meter);
             let (share, result) = (room.into_share(), AttemptResult::ClientError);
             return Ok(Answer { head, held, share, body, events: false, usage_asked: false, result });
         }
         return Err(fault);
     }
     let events = known == Nature::Events;
-    if exchange.silence.is_broken() && !events {
-        // It could be sent no more: what the caller has is the head of a stream.
-        return Err(Fault::unfit(exchange, status, "a document where a stream was asked for"));
-    }
     if events && label != Nature::Events {
         // Some clients of streams insist on the label.
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -165,10 +165,13 @@ fn complaint(
             let content_type = header(&head.headers, "content-type");
             if scanner.may_be_fake()
                 && let Some(fake) = fake_success(content_type, &start_of(held))
+                && !is_silence(exchange, known, &fake)
             {
                 return Some(Fault::disguised(exchange, Place::Document, status, &fake));
             }
-            let cut = ended && !scanner.ended();
+            let is_blank = || held.iter().all(|data| data.trim_ascii().is_empty());
+            let whole = scanner.ended() || exchange.route.answers_plain_text() && is_blank();
+            let cut = ended && !whole;
             cut.then(|| Fault::broken(exchange, Some(status), "the answer ended before its end"))
         }
         Nature::Events => {
@@ -176,6 +179,21 @@ fn complaint(
             empty.then(|| Fault::broken(exchange, Some(status), "the stream ended before its first content"))
         }
         Nature::Other => None,
+    }
+}
+
+/// Whether nothing, in plain text, is the answer: what was to be written down was silent.
+fn is_silence(exchange: &Exchange<'_>, nature: Nature, fake: &FakeSuccess) -> bool {
+    *fake == FakeSuccess::Empty && nature != Nature::Events && exchange.route.answers_plain_text()
+}
+
+/// Takes out of an error what is for admins only. A document that did not come whole is told in part.
+#[cold]
+fn scrubbed(head: &mut Parts, held: &mut VecDeque<Bytes>, meter: &Meter) {
+    let text = held.iter().flatten().copied().collect::<Vec<u8>>();
+    if let Cow::Owned(clean) = scrub::for_callers(&String::from_utf8_lossy(&text), &meter.known()) {
+        *held = VecDeque::from([Bytes::from(clean)]);
+        head.headers.remove(CONTENT_LENGTH);
     }
 }
 

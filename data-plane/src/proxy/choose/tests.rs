@@ -4,6 +4,7 @@ use super::*;
 use crate::health::Verdict;
 use crate::table::Secret;
 use crate::table::fixtures::provider;
+use contract::ids::UserId;
 use contract::table::Provider;
 use proptest::prelude::*;
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Scene {
 
     fn sleep(&self, up: &Upstream, seconds: u64) {
         let retry_after = Some(Duration::from_secs(seconds));
-        self.health.record(up, Pass::default(), &Verdict::RateLimited { retry_after }, NOW);
+        self.health.record(up, Pass::default(), (&Verdict::RateLimited { retry_after }, UserId(1)), NOW);
     }
 }
 

@@ -36,10 +36,13 @@ impl Meter {
         Usage { tokens, source, response_model: seen.response_model, priority }
     }
 
-    /// Of an answer of which nothing came nothing is billed, unless it is the caller who did not wait for it: then the
-    /// upstream works on what it was sent, and is paid for it.
+    /// Of an answer of which nothing came nothing is billed, unless it is the caller who did not wait for it, or there was
+    /// nothing to say: the upstream works, or has worked, on what it was sent, and is paid for it.
     fn unanswered(&self, outcome: Outcome) -> Usage {
-        if outcome != Outcome::Aborted || !self.is_with_upstream.get() || !self.opening.kind.is_metered() {
+        if !matches!(outcome, Outcome::Aborted | Outcome::Completed)
+            || !self.is_with_upstream.get()
+            || !self.opening.kind.is_metered()
+        {
             return Usage::none();
         }
         let (tokens, source) = self.input();

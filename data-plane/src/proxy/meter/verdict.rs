@@ -10,10 +10,10 @@ impl Meter {
     /// Tells the provider's health, and remembers what was served for the gateway's own requests.
     pub(super) fn tell_health(&self, verdict: Verdict) {
         let Some(upstream) = &self.upstream else { return };
-        self.shared.health.record(upstream, self.pass, &verdict, self.opening.now_ms());
+        let now_ms = self.opening.now_ms();
+        self.shared.health.record(upstream, self.pass, (&verdict, self.opening.caller.user.id), now_ms);
         if verdict == Verdict::Success && upstream.served.get().is_none() {
-            // Whoever is first.
-            let _ = upstream.served.set(self.upstream_model.as_deref().unwrap_or_default().into());
+            upstream.has_served(self.opening.kind, self.upstream_model.as_deref().unwrap_or_default());
         }
     }
 
@@ -45,6 +45,7 @@ impl Meter {
             error: Some(error),
             text: "",
             retry_after: None,
+            request: &[],
         };
         error.map_or(Verdict::Failure, |error| judge(&case(error)).verdict)
     }

@@ -58,6 +58,43 @@ fn callers_who_leave_silent_streams_weigh_half_and_only_two_accounts_open_a_circ
 }
 
 #[test]
+fn what_one_account_alone_breaks_keeps_nobody_else_away() {
+    run(async {
+        let walk = duel().start().await;
+        for id in [1, 2] {
+            walk.host(id).by(|seen| match seen.json()["messages"][0]["content"] == "poison" {
+                true => Reply::error(500, "api_error", "boom"),
+                false => answers::document(Dialect::Anthropic, USED),
+            });
+        }
+        let send = async |id: i64, text: &str| {
+            let mut body = request(Dialect::Anthropic, "m", false);
+            body["messages"] = serde_json::json!([{ "role": "user", "content": text }]);
+            let answer = walk.send(Call::post("/v1/messages", body.to_string()).key(id)).await;
+            walk.quiet().await;
+            answer.status
+        };
+        assert_eq!(send(2, "hi").await, 200, "somebody else is there");
+        for _ in 0..3 {
+            assert_eq!(send(1, "poison").await, 503);
+            assert_eq!([1, 2].map(|id| walk.health(id).state), [CircuitState::Closed; 2]);
+        }
+        assert_eq!(walk.shared().health.suspected().await.len(), 2, "the gateway is to ask itself");
+        walk.host(1).count();
+        assert_eq!((send(2, "hi").await, walk.host(1).count()), (200, 1));
+        // What fails for two accounts is broken, and so is what fails for the only one that asks.
+        send(1, "poison").await;
+        send(2, "poison").await;
+        assert_eq!(walk.health(1).state, CircuitState::Open);
+        let walk = duel().start().await;
+        walk.host(1).always(Reply::error(500, "api_error", "down"));
+        walk.host(2).always(answers::document(Dialect::Anthropic, USED));
+        assert_eq!(walk.post("/v1/messages", request(Dialect::Anthropic, "m", false)).await.status, 200);
+        assert_eq!(walk.health(1).state, CircuitState::Open);
+    });
+}
+
+#[test]
 fn trouble_of_this_proxy_is_no_providers_fault() {
     run(async {
         for (number, state, failures) in [

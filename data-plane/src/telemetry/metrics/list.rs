@@ -149,7 +149,7 @@ pub(super) const REASONS: &[&str] = &[
 ];
 
 /// Values of the label `result` of probes, in the order of `health::Probe`.
-pub(super) const PROBE_RESULTS: &[&str] = &["accepted", "refused", "unclear"];
+pub(super) const PROBE_RESULTS: &[&str] = &["accepted", "refused", "unclear", "failed"];
 
 /// Values of the label `kind` of this proxy's own trouble: the words of `upstream::Local`.
 pub(super) const LOCAL_KINDS: &[&str] =

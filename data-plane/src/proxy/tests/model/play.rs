@@ -15,7 +15,7 @@ use contract::money::NanoUsd;
 use contract::table::{Breaker, CircuitState, Limit, Measure};
 use contract::usage::{Dialect, Outcome, UsageRecord};
 use contract::window::Window;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ const MAX_OUTPUT: i64 = 64;
 
 /// More than anybody spends, in milli-USD.
 const LARGE: i64 = 1_000_000_000;
+/// Who asked for nothing for so long is not there.
+const ALONE_MS: i64 = 600_000;
 /// Between two attempts at one provider.
 const RETRY_PAUSE_MS: i64 = 100;
 
@@ -38,6 +40,8 @@ pub struct Play {
     walk: Walk,
     house: House,
     wellbeing: [Wellbeing; PROVIDERS],
+    /// When each user last asked for something, Unix milliseconds.
+    asked_ms: BTreeMap<i64, i64>,
     allowance: Allowance,
     records: BTreeSet<contract::ids::RequestId>,
 }
@@ -74,6 +78,7 @@ impl Play {
             walk,
             house,
             wellbeing: Default::default(),
+            asked_ms: BTreeMap::new(),
             allowance: Allowance::default(),
             records: BTreeSet::new(),
         }
@@ -107,6 +112,7 @@ impl Play {
         let near = || {
             let now = now_ms();
             let wakes = self.wellbeing.iter().filter_map(Wellbeing::wakes_ms);
+            let wakes = wakes.chain(self.asked_ms.values().map(|at_ms| at_ms + ALONE_MS));
             wakes.chain(self.allowance.edges()).any(|edge| (edge - now).abs() <= EDGE_MS)
         };
         while near() {
@@ -147,6 +153,14 @@ impl Play {
         self.allowance.forget();
         // What the control plane was told of health is not pushed back here.
         self.wellbeing = Default::default();
+        self.asked_ms.clear();
+    }
+
+    /// Who asks, unless nobody else has asked for ten minutes.
+    fn witness(&self, key: usize, now_ms: i64) -> Option<i64> {
+        let user = KEYS[key].1;
+        let is_there = |(other, at_ms): (&i64, &i64)| *other != user && now_ms - at_ms < ALONE_MS;
+        self.asked_ms.iter().any(is_there).then_some(user)
     }
 
     /// Records that were not seen before, each once.
@@ -181,6 +195,7 @@ impl Play {
             agree!(asked, vec![0; PROVIDERS], "providers asked for a refused request");
             return Ok(());
         };
+        self.asked_ms.insert(KEYS[ask.key].1, at_ms);
         let expected = self.expect(ask, at_ms);
         agree!(asked, expected.asked, "requests at each provider");
         agree!(record.outcome, expected.outcome, "outcome");
@@ -214,7 +229,8 @@ impl Play {
             let again = matches!(fault, Fault::Broken | Fault::HangsUp | Fault::CutEarly) && !resting;
             asked[at] = if again { usize::try_from(house.attempts).unwrap() } else { 1 };
             now_ms += i64::try_from(asked[at] - 1).unwrap() * RETRY_PAUSE_MS;
-            self.wellbeing[at].learns(fault, resting, house, now_ms);
+            let account = self.witness(ask.key, now_ms);
+            self.wellbeing[at].learns(fault, resting, house, (account, now_ms));
             let (outcome, statuses) = match fault {
                 Fault::None => (Outcome::Completed, (200, 200)),
                 Fault::Refused => (Outcome::Rejected, (400, 400)),
@@ -251,6 +267,9 @@ impl Play {
             return Err(format!("of a crowd of {size} were admitted {count}, the reference says {room:?}"));
         }
         self.walk.host(1).count();
+        if !admitted.is_empty() {
+            self.asked_ms.insert(KEYS[key].1, now);
+        }
         let records = self.fresh().await?;
         agree!(records.len(), admitted.len(), "records of a crowd");
         for (record, name) in records.iter().zip(admitted) {

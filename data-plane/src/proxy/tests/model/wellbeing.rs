@@ -3,7 +3,8 @@
 //!
 //! So many failures in a row send it to rest for the breaker's time; then one request tries it, and so many successes
 //! bring it back, one failure sends it to rest again. A 429 sends it to rest for as long as it asks, and says nothing
-//! else. What a caller does wrong says nothing.
+//! else. What a caller does wrong says nothing. Failures of one account alone send it nowhere, unless nobody else has asked
+//! for anything for ten minutes.
 
 use super::steps::{Fault, House};
 
@@ -16,6 +17,8 @@ pub struct Wellbeing {
     /// In a row.
     pub failures: u32,
     rest: Option<Rest>,
+    /// Whose requests failed since it last succeeded or was sent to rest: nobody's, one account's, anybody's.
+    witnesses: Option<Option<i64>>,
     /// Successes so far of the trial that it is on, or will be on when it wakes.
     trial: Option<u32>,
 }
@@ -42,8 +45,15 @@ impl Wellbeing {
         *self == Self::default()
     }
 
-    /// It was asked, and this came of it at `now_ms`. `resting`: it was asked in its sleep, as the last resort.
-    pub fn learns(&mut self, fault: Fault, resting: bool, house: House, now_ms: i64) {
+    /// It was asked, and this came of it at `now_ms`. `resting`: it was asked in its sleep, as the last resort. `account`: who
+    /// asked, unless there is nobody else.
+    pub fn learns(
+        &mut self,
+        fault: Fault,
+        resting: bool,
+        house: House,
+        (account, now_ms): (Option<i64>, i64),
+    ) {
         if !resting {
             self.rest = None;
         }
@@ -51,11 +61,15 @@ impl Wellbeing {
             Fault::None => self.succeeded(house),
             Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::CutLate => {
                 self.failures += 1;
-                let opens = self.trial.is_some() || self.failures >= house.threshold;
+                let same = self.witnesses.is_none_or(|before| before == account);
+                self.witnesses = Some(account.filter(|_| same));
+                let enough = self.trial.is_some() || self.failures >= house.threshold;
+                let opens = enough && self.witnesses == Some(None);
                 // Failing in its sleep does not make it sleep longer.
                 if opens && !resting {
                     self.rest = Some(Rest { until_ms: now_ms + REST_MS, limited: false });
                     self.trial = Some(0);
+                    self.witnesses = None;
                 }
             }
             Fault::Limited(seconds) => {
@@ -73,6 +87,7 @@ impl Wellbeing {
             return;
         }
         self.failures = 0;
+        self.witnesses = None;
         self.rest = None;
         self.trial = self.trial.map(|successes| successes + 1).filter(|successes| *successes < house.trials);
     }

@@ -61,7 +61,16 @@ pub fn all() -> Vec<Line> {
 /// Headers by which a caller turns an upstream against its account.
 fn headers() -> Vec<Line> {
     fn unless_clean(seen: &Seen) -> Reply {
-        let odd = ["openai-organization", "openai-project", "origin", "referer", "x-goog-user-project"];
+        let odd = [
+            "openai-organization",
+            "openai-project",
+            "origin",
+            "referer",
+            "x-goog-user-project",
+            "x-portkey-custom-host",
+            "helicone-target-url",
+            "x-litellm-api-key",
+        ];
         match odd.iter().any(|name| seen.header(name).is_some()) {
             true => Reply::error(401, "authentication_error", "CORS requests must set a header"),
             false => honest(seen),
@@ -77,6 +86,9 @@ fn headers() -> Vec<Line> {
         with("asks from a browser", messages(), "origin", "https://chat.example"),
         with("comes from a page", messages(), "referer", "https://chat.example/x"),
         with("names a project to be billed", chat(), "x-goog-user-project", "mine"),
+        with("sends a relay elsewhere", chat(), "x-portkey-custom-host", "https://mine.example"),
+        with("sends another relay elsewhere", messages(), "helicone-target-url", "https://mine.example"),
+        with("gives a relay another key", chat(), "x-litellm-api-key", "sk-mine"),
     ]
 }
 
@@ -96,6 +108,22 @@ fn faults() -> Vec<Line> {
         let text = "Request too large for m on tokens per min (TPM): Limit 30000, Requested 90000.";
         Reply::error(429, "tokens", text)
     }
+    fn no_long_context(seen: &Seen) -> Reply {
+        let beta = seen.header("anthropic-beta").is_some();
+        let text = "Extra usage is required for long context requests.";
+        if beta { Reply::error(429, "rate_limit_error", text) } else { honest(seen) }
+    }
+    fn quoting_an_account(seen: &Seen) -> Reply {
+        let text = "messages.0.role: 'your credit balance is too low' is none";
+        if seen.json()["messages"][0]["role"] == "user" {
+            honest(seen)
+        } else {
+            Reply::error(400, "invalid_request_error", text)
+        }
+    }
+    let long = messages().header("anthropic-beta", "context-1m-2025-08-07");
+    let odd =
+        json!({ "model": "m", "messages": [{ "role": "your credit balance is too low", "content": "x" }] });
     let count = || post("/v1/messages/count_tokens", &request(Dialect::Anthropic, "m", false));
     let fault = |does, call, upstream| Line { upstream, sees: &[], ..line(does, call) };
     vec![
@@ -105,6 +133,8 @@ fn faults() -> Vec<Line> {
         fault("counts tokens where that is unknown", count(), unknown),
         fault("counts tokens where that breaks", count(), |_| Reply::error(500, "api_error", "no")),
         fault("asks for more tokens than the account ever gets", chat(), too_many_tokens),
+        fault("asks for a context that the account must pay extra for", long, no_long_context),
+        fault("has words quoted that mean the account", post("/v1/messages", &odd), quoting_an_account),
     ]
 }
 
@@ -122,6 +152,16 @@ fn disguises() -> Vec<Line> {
     vec![
         own("errs, and is told so in a 200", ask(Dialect::Anthropic, "m", false), document),
         own("sends too much, and is told so in an event", messages(), event),
+        Line {
+            upstream: |_| Reply::document(200, "text/plain", "\n"),
+            ..line(
+                "has silence written down",
+                form(
+                    "/v1/audio/transcriptions",
+                    &[("model", "m"), ("response_format", "text"), ("prompt", "hello there")],
+                ),
+            )
+        },
         Line {
             upstream: |_| Reply::never(),
             sees: &[0],
@@ -220,6 +260,33 @@ fn bodies() -> Vec<Line> {
             )),
             &[400],
         ),
+        Line {
+            upstream: |seen| match seen.header("content-type") {
+                Some("application/json") => honest(seen),
+                other => Reply::error(500, "api_error", &format!("read as {other:?}")),
+            },
+            ..line(
+                "calls JSON a form",
+                chat().header("content-type", "application/x-www-form-urlencoded; charset=utf-16"),
+            )
+        },
+        refused(
+            "begins its body with a mark",
+            Call::post("/v1/chat/completions", format!("\u{feff}{}", request(Dialect::OpenAi, "m", true))),
+            &[400],
+        ),
+        refused(
+            "writes its body in another encoding",
+            Call::post(
+                "/v1/chat/completions",
+                request(Dialect::OpenAi, "m", true)
+                    .to_string()
+                    .encode_utf16()
+                    .flat_map(u16::to_le_bytes)
+                    .collect::<Vec<u8>>(),
+            ),
+            &[400],
+        ),
         line("spells a model in capitals", ask(Dialect::OpenAi, "M", true)),
         line("spells a model with its vendor", ask(Dialect::OpenAi, "vendor/m:nitro", true)),
         line("uses a model that nobody priced", ask(Dialect::OpenAi, "nobody-priced-this", true)),
@@ -264,6 +331,11 @@ fn words() -> Vec<Line> {
             form("/v1/images/edits", &[("model", "m"), ("prompt", "forbidden")]),
             &[400],
         ),
+        refused(
+            "says it in a form, in a field that calls itself a file",
+            form("/v1/images/edits", &[("model", "m"), ("instructions\"; filename=\"a.txt", "forbidden")]),
+            &[400],
+        ),
     ]
 }
 
@@ -293,6 +365,16 @@ fn secrets() -> Vec<Line> {
             sees: &[400],
             hides: &["sk-proj", "org-of-ours"],
             ..line("reads an error", chat())
+        },
+        Line {
+            upstream: |_| {
+                let text = "Incorrect key sk-proj-ab***wxyz in organization org-of-ours";
+                let error = json!({ "type": "invalid_request_error", "message": text });
+                Reply::json(200, json!({ "type": "error", "error": error }))
+            },
+            sees: &[400],
+            hides: &["sk-proj", "org-of-ours"],
+            ..line("reads an error in the guise of an answer", ask(Dialect::OpenAi, "m", false))
         },
     ]
 }
