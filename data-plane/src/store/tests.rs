@@ -20,6 +20,7 @@ macro_rules! cases {
 
 mod compare;
 mod contract;
+mod elected;
 mod holds;
 mod lease;
 mod limiter;

@@ -129,6 +129,8 @@ pub struct Answer {
     /// 0: the caller left before there was a head.
     pub status: u16,
     pub headers: HeaderMap,
+    /// Whether the answer says that its caller has shown no known key.
+    pub stranger: bool,
     /// Each piece and when it came.
     pub pieces: Vec<(Duration, Bytes)>,
     /// Whether the answer broke off.

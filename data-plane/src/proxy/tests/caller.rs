@@ -2,7 +2,7 @@
 
 use super::call::{Answer, Call, Upload};
 use crate::clock::Instant;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, respond};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use std::cell::{Cell, RefCell};
@@ -38,6 +38,7 @@ async fn read(proxy: Rc<Proxy>, call: &Call, seen: Rc<RefCell<Answer>>, began: I
         let mut seen = seen.borrow_mut();
         seen.status = head.status.as_u16();
         seen.headers = head.headers;
+        seen.stranger = respond::is_stranger(&head.extensions);
     }
     // As hyper does: what is known to have ended is not asked again.
     while !body.is_end_stream() {

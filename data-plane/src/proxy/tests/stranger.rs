@@ -9,7 +9,7 @@ use super::host::Seen;
 use super::reply::Reply;
 use super::walk::{Walk, key, price, run, usd};
 use crate::table::fixtures;
-use contract::table::{CircuitState, MatchType, ModelRule, Word};
+use contract::table::{CircuitState, MatchType, ModelRule, OwnerConfig, Word};
 use contract::usage::{Dialect, Outcome, UsageRecord};
 
 /// How often each line is done; three refusals are what switches a provider off, five failures what opens it.
@@ -27,8 +27,14 @@ pub struct Line {
     pub sees: &'static [u16],
     /// Whether a provider may be asked.
     pub reaches: bool,
+    /// How many requests one call may become at providers; none: any number.
+    pub most: Option<usize>,
     /// What must be nowhere in the answer.
     pub hides: &'static [&'static str],
+    /// Whether the connection is a stranger's afterwards, who rests for seconds and takes a place of its address.
+    pub stranger: Option<bool>,
+    /// What the owner has set otherwise.
+    pub owner: fn(&mut OwnerConfig),
 }
 
 /// An honest upstream.
@@ -44,13 +50,16 @@ pub fn honest(seen: &Seen) -> Reply {
 }
 
 /// Two providers of each dialect; key 1 is the plain one, key 2 the neighbour's.
-async fn house() -> Walk {
+async fn house(set: fn(&mut OwnerConfig)) -> Walk {
     let walk = Walk::new().providers(1..=6, |id, row| {
         row.kind = answers::kind(DIALECTS[usize::try_from((id - 1) / 2).unwrap()]);
         row.priority = i32::try_from(id).unwrap();
         row.disable_session_reuse = true;
     });
     let walk = walk.rows(|rows| {
+        let mut owner = OwnerConfig::new(contract::ids::UserId(1), chrono_tz::UTC);
+        set(&mut owner);
+        rows.owners.push(owner);
         rows.users[0].limits = vec![usd(1_000_000)];
         rows.users.push(fixtures::user(2, "bob"));
         rows.keys.push(key(2, 2));
@@ -92,7 +101,7 @@ fn shown(answer: &Answer) -> String {
 }
 
 async fn done(line: &Line) -> Result<(), String> {
-    let walk = house().await;
+    let walk = house(line.owner).await;
     everybody(&walk, line.upstream);
     for time in 1..=TIMES {
         let answer = walk.send(line.call.clone()).await;
@@ -103,7 +112,13 @@ async fn done(line: &Line) -> Result<(), String> {
         if let Some(leak) = line.hides.iter().find(|leak| text.contains(**leak)) {
             return Err(format!("time {time}: {leak} is told in {text}"));
         }
+        if line.stranger.is_some_and(|stranger| stranger != answer.stranger) {
+            return Err(format!("time {time}: whether it is a stranger after {text}"));
+        }
         let reached = reached(&walk);
+        if line.most.is_some_and(|most| reached > most) {
+            return Err(format!("time {time}: sent {reached} times"));
+        }
         if !line.reaches && reached > 0 {
             return Err(format!("time {time}: {reached} requests reached providers"));
         }

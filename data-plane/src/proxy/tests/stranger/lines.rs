@@ -5,6 +5,7 @@ use super::super::call::Call;
 use super::super::host::Seen;
 use super::super::reply::Reply;
 use super::{Line, honest};
+use contract::table::WordScope;
 use contract::usage::Dialect;
 use http::Method;
 use serde_json::{Value, json};
@@ -14,7 +15,17 @@ const USED: Used = Used { input: 10, output: 5 };
 
 /// By default an honest upstream is reached and answers.
 fn line(does: &'static str, call: Call) -> Line {
-    Line { does, call, upstream: honest, sees: &[200], reaches: true, hides: &[] }
+    Line {
+        does,
+        call,
+        upstream: honest,
+        sees: &[200],
+        reaches: true,
+        most: None,
+        hides: &[],
+        stranger: None,
+        owner: |_| {},
+    }
 }
 
 /// What no provider ever hears of.
@@ -55,7 +66,9 @@ fn form(path: &str, fields: &[(&str, &str)]) -> Call {
 
 /// All lines.
 pub fn all() -> Vec<Line> {
-    [headers(), faults(), disguises(), paths(), bodies(), words(), secrets()].concat()
+    let all =
+        [headers(), faults(), disguises(), paths(), creations(), bodies(), words(), secrets(), connections()];
+    all.concat()
 }
 
 /// Headers by which a caller turns an upstream against its account.
@@ -224,6 +237,65 @@ fn paths() -> Vec<Line> {
     lines
 }
 
+/// Creations that an upstream may have carried out when it says no more: a second one would be billed twice.
+fn creations() -> Vec<Line> {
+    const ANSWERS: [fn(&Seen) -> Reply; 4] = [
+        |_| Reply::hang_up(),
+        |_| Reply::raw("HTTP/1.1 2").cut(),
+        |_| Reply::error(502, "api_error", "bad gateway"),
+        |_| Reply::error(504, "api_error", "the gateway gave up"),
+    ];
+    let body = request(Dialect::OpenAi, "m", false);
+    let mut lines = Vec::new();
+    for upstream in ANSWERS {
+        let once = |does, call: Call| Line {
+            upstream,
+            sees: &[502, 504],
+            most: Some(1),
+            owner: |owner| owner.upstream_resources = true,
+            // Whoever is held to money makes nothing there.
+            ..line(does, call.key(2))
+        };
+        let batch = json!({ "input_file_id": "f", "endpoint": "/v1/chat/completions" });
+        lines.extend([
+            once("runs a batch once", post("/v1/batches", &batch)),
+            once(
+                "runs a batch of messages once",
+                post("/v1/messages/batches", &json!({ "requests": [{ "params": body }] })),
+            ),
+            once("uploads a file once", form("/v1/files", &[("purpose", "batch")])),
+            once(
+                "tunes a model once",
+                post("/v1/fine_tuning/jobs", &json!({ "model": "m", "training_file": "f" })),
+            ),
+            once("makes a store once", post("/v1/vector_stores", &json!({ "name": "x" }))),
+            once("begins a conversation once", post("/v1/conversations", &json!({}))),
+        ]);
+    }
+    lines
+}
+
+/// What a caller does to its connection and to this proxy alone. Slow heads and readers, empty lines, bodies that nobody
+/// reads and crowds of one address need sockets: `server/tests.rs`.
+fn connections() -> Vec<Line> {
+    let bare = |call: Call| call.header("x-api-key", "");
+    let marked = |line: Line, stranger| Line { stranger: Some(stranger), ..line };
+    vec![
+        marked(refused("looks whether anybody is there", bare(get("/")), &[200]), true),
+        marked(refused("has no key, and stays", bare(messages()), &[401]), true),
+        marked(refused("has a wrong key, and stays", messages().key(99), &[401, 429]), true),
+        marked(line("has a key", messages()), false),
+        marked(refused("is refused with a key", post("/v1/files", &json!({})), &[403]), false),
+        refused("lists the models over and over", get("/v1/models"), &[200]),
+        refused(
+            "lists the models under many names",
+            get("/v1/models").header("user-agent", &"x".repeat(10_000)),
+            &[200],
+        ),
+        refused("asks what is allowed", Call::new(Method::OPTIONS, "/v1/messages"), &[404, 405]),
+    ]
+}
+
 /// Bodies in which the model is missing or hard to find.
 fn bodies() -> Vec<Line> {
     let three = |call: Call| call.key(3);
@@ -295,6 +367,22 @@ fn bodies() -> Vec<Line> {
 
 /// Sensitive words, hidden.
 fn words() -> Vec<Line> {
+    const TOOL: &str = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"x"}],"tools":[{"name":"t","description":"forbidden","input_schema":{"type":"object"}}]}"#;
+    const SYSTEM: &str =
+        r#"{"model":"m","max_tokens":9,"system":"forbidden","messages":[{"role":"user","content":"x"}]}"#;
+    let vendor = |does, body: &str, all: bool| {
+        let call = Call::post("/v1/messages", body.to_owned());
+        match all {
+            true => Line { owner: |owner| owner.word_scope = WordScope::All, ..refused(does, call, &[400]) },
+            false => line(does, call),
+        }
+    };
+    // A reader that builds a tree of it needs a hundred times its size.
+    let numbers = |start: &str, each: &str, end: &str| {
+        let many = each.repeat(300_000);
+        let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":{start}{many}{end}}}]}}"#);
+        Call::post("/v1/chat/completions", body)
+    };
     let hidden = |does, body: &str| refused(does, Call::post("/v1/messages", body.to_owned()), &[400]);
     vec![
         hidden(
@@ -321,6 +409,14 @@ fn words() -> Vec<Line> {
             "says it as a tool's result",
             r#"{"model":"m","messages":[{"role":"user","content":[{"type":"tool_result","tool_use_id":"t","content":"forbidden"}]}]}"#,
         ),
+        vendor("says it in a tool's description", TOOL, true),
+        vendor("says it in a tool's description where that is the vendor's", TOOL, false),
+        vendor("says it in the system prompt", SYSTEM, true),
+        vendor("says it in the system prompt where that is the vendor's", SYSTEM, false),
+        line("sends a great many numbers where words are looked for", numbers("[", "0,", "0]")),
+        line("sends a great many lists where words are looked for", numbers("[", "[],", "[]]")),
+        line("sends a great many empty texts where words are looked for", numbers("[", "\"\",", "\"\"]")),
+        refused("says it behind a great many numbers", numbers("[", "0,", "\"forbidden\"]"), &[400]),
         refused(
             "says it in a rerank",
             post("/v1/rerank", &json!({ "model": "m", "query": "forbidden", "documents": ["x"] })),
