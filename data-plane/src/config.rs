@@ -213,6 +213,10 @@ settings! {
     "ERROR_BODY_TIMEOUT" error_body_timeout: Duration = "250ms";
     /// After how long a silence a caller who leaves a stream says something of the provider: half a failure.
     "HANGUP_SILENCE" hangup_silence: Duration = "30s";
+    /// How long a stream whose caller left after its first content is read on for the usage at its end; 0: not at all.
+    "HANGUP_READ_TIMEOUT" hangup_read_timeout: Duration = "5s";
+    /// Such streams at a time, per traffic thread; more are cancelled at once.
+    "HANGUP_READ_STREAMS" hangup_read_streams: usize = "64";
     /// How long after a credential was found refused it is asked again for the first time, and how often a suspected
     /// one is looked at, at most.
     "HEALTH_PROBE_FIRST" health_probe_first: Duration = "60s";

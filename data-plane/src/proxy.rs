@@ -14,6 +14,7 @@ pub mod guard;
 pub mod head;
 pub mod inbound;
 pub mod interrupted;
+pub mod leave;
 pub mod meter;
 pub mod models;
 pub mod opening;
@@ -47,6 +48,7 @@ use bytes::Bytes;
 use choose::Rotation;
 use guard::Guard;
 use http::Request;
+use leave::Readers;
 use silence::Handling;
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -95,12 +97,22 @@ pub struct Proxy {
     client: Client,
     plans: Plans,
     lists: models::Lists,
+    /// Who reads on where callers left.
+    readers: Rc<Readers>,
 }
 
 impl Proxy {
     /// For one worker thread; `limiter` and `client` belong to its runtime.
     pub fn new(shared: Arc<Shared>, limiter: Limiter, client: Client) -> Rc<Self> {
-        Rc::new(Self { shared, limiter, client, plans: Plans::default(), lists: models::Lists::default() })
+        let readers = Rc::new(Readers::new(&shared.config));
+        Rc::new(Self {
+            shared,
+            limiter,
+            client,
+            plans: Plans::default(),
+            lists: models::Lists::default(),
+            readers,
+        })
     }
 
     /// Answers one request. Cancel-safe: hyper drops it when the caller hangs up, and the meter inside ends

@@ -1,6 +1,6 @@
 //! The body of every answer: whole, or a stream that owns the request's meter.
 
-use super::relay::Stream;
+use super::leave::Relay;
 use super::silence::{Early, Next};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 pub enum Body {
     /// Known as a whole.
     Whole(Option<Bytes>),
-    /// Relayed frame by frame; boxed so that an answer without a stream stays small.
-    Stream(Box<Stream>),
+    /// Relayed frame by frame.
+    Stream(Relay),
     /// Keep-alives, until it is known which of the others it becomes.
     Early(Box<Early>),
 }

@@ -6,6 +6,7 @@
 
 use super::body::BodyError;
 use super::budget::{FREE, Share};
+use super::leave::Rest;
 use super::meter::{Meter, STATUS_CUT};
 use super::scrub;
 use super::sift::Sift;
@@ -109,6 +110,16 @@ impl Stream {
     /// Exact where the upstream named a length and the bytes pass unchanged.
     pub fn size_hint(&self) -> SizeHint {
         self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// What is left of it when it is dropped, if its caller left and the rest is worth reading on.
+    pub fn left(self: Box<Self>) -> Option<Rest> {
+        let Self { upstream, mut meter, events, outcome, .. } = *self;
+        let upstream = upstream?;
+        // A caller who leaves says something of a provider that was silent.
+        meter.heard(upstream.last_frame());
+        let is_answer = events.is_some() && outcome == Outcome::Completed;
+        (is_answer && meter.lacks_usage()).then(|| Rest { upstream, meter })
     }
 
     /// The next bytes for the caller.
@@ -274,14 +285,5 @@ impl Stream {
         let event = llm::error_body::stream_error_event(dialect, &error);
         // A half-written event before it must not swallow it: an empty line ends whatever was open.
         Some(Ok([b"\n\n".as_slice(), &event].concat().into()))
-    }
-}
-
-impl Drop for Stream {
-    /// A caller who leaves a stream says something of a provider that was silent.
-    fn drop(&mut self) {
-        if let Some(upstream) = &self.upstream {
-            self.meter.heard(upstream.last_frame());
-        }
     }
 }

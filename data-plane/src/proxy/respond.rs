@@ -2,6 +2,7 @@
 
 use super::attempt::Answer;
 use super::body::Body;
+use super::leave::{Readers, Relay};
 use super::meter::Meter;
 use super::relay::{Start, Stream};
 use super::silence::Beat;
@@ -15,6 +16,7 @@ use http::request::Parts;
 use http::{Extensions, Method, Response, StatusCode};
 use llm::error_body::{ErrorBody, ErrorKind};
 use llm::sse::HoldBack;
+use std::rc::Rc;
 
 /// Names the record of a request, for people who look one up.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-switchyard-request-id");
@@ -74,7 +76,7 @@ pub fn limit_status(config: &Config, measure: Measure) -> StatusCode {
 }
 
 /// The upstream's answer as the caller gets it; the body takes the meter along.
-pub fn relay(answer: Answer, meter: Box<Meter>) -> Response<Body> {
+pub fn relay(answer: Answer, meter: Box<Meter>, readers: &Rc<Readers>) -> Response<Body> {
     let Answer { mut head, held, share, body, events, usage_asked, result } = answer;
     withheld::strip(&mut head.headers);
     // Ours, not the upstream's: it decides how the end of the body is told.
@@ -103,7 +105,8 @@ pub fn relay(answer: Answer, meter: Box<Meter>) -> Response<Body> {
         status: head.status.as_u16(),
         outcome,
     };
-    Response::from_parts(head, Body::Stream(Box::new(Stream::new(start))))
+    let stream = Box::new(Stream::new(start));
+    Response::from_parts(head, Body::Stream(Relay::new(stream, Rc::clone(readers))))
 }
 
 /// The head of a stream whose answer is not known yet. No cache and no buffer in between shall keep the keep-alives.

@@ -142,7 +142,7 @@ impl Proxy {
         if silence.is_broken() && !answer.events {
             return Ok(respond::document_late(answer, meter));
         }
-        Ok(respond::relay(answer, meter))
+        Ok(respond::relay(answer, meter, &self.readers))
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a request used and what that costs. Reads the meter, changes nothing.
 
+use super::super::budget::FREE;
 use super::super::force;
 use super::Meter;
 use crate::bill::{self, Bill, Names, Service};
 use crate::config::BillAborted;
 use contract::usage::{Outcome, TokenCounts, UsageSource};
+use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 
 impl Meter {
@@ -34,6 +36,29 @@ impl Meter {
             self.shared.last_classes.learn(place, &tokens);
         }
         Usage { tokens, source, response_model: seen.response_model, priority }
+    }
+
+    /// Whether it will be billed by what it used, and that is not known yet but will be at the end of its answer: not of
+    /// one that failed, and not of one of which so little came for so long that nobody should wait for more.
+    pub fn lacks_usage(&self) -> bool {
+        let config = &self.shared.config;
+        let is_told = |scanner: &UsageScanner| scanner.first_content() && scanner.error().is_none();
+        !self.finished
+            && self.opening.kind.is_metered()
+            && config.bill_aborted != BillAborted::Free
+            && self.scanner.as_deref().is_some_and(is_told)
+            && self.heard.is_some_and(|heard| heard.elapsed() < config.hangup_silence)
+    }
+
+    /// Scans a piece that goes to nobody; whether it is the last one that says anything.
+    pub fn scanned_last(&mut self, piece: &[u8]) -> bool {
+        let Some(scanner) = &mut self.scanner else { return true };
+        scanner.feed(piece);
+        if scanner.held() > FREE {
+            // An image or the like.
+            scanner.pass_over();
+        }
+        scanner.terminal()
     }
 
     /// Of an answer of which nothing came nothing is billed, unless it is the caller who did not wait for it, or there was

@@ -74,7 +74,8 @@ fn a_caller_who_leaves_is_recorded_once_cancels_the_upstream_and_blames_nobody()
             ("after two pieces", begun(dialect).wait(second).all(content()).silence(), None, Some(2), 200),
         ];
         for (name, reply, patience, appetite, status) in cases {
-            let walk = one(dialect).await;
+            let walk =
+                Walk::new().setting("HANGUP_READ_TIMEOUT", "0s").providers([1], |_, _| {}).start().await;
             walk.host(1).next(reply);
             let mut call =
                 Call::post("/v1/messages", request(dialect, "m", name != "in a document").to_string());
@@ -89,6 +90,80 @@ fn a_caller_who_leaves_is_recorded_once_cancels_the_upstream_and_blames_nobody()
             let paid = record.cost.is_some_and(|cost| !cost.is_zero());
             assert!(paid || status == 0, "{name}: what was seen is paid");
             assert!(status == 0 || record.usage_source == UsageSource::Estimated, "{name}: {record:?}");
+        }
+    });
+}
+
+#[test]
+fn a_stream_whose_caller_left_is_read_on_for_what_it_does_not_show() {
+    run(async {
+        for dialect in [Dialect::Anthropic, Dialect::OpenAi, Dialect::Responses] {
+            let walk = one(dialect).await;
+            // Thousands of tokens of reasoning that no event shows.
+            let closing = answers::closing(dialect, Used { input: 10, output: 5_000 });
+            walk.host(1).next(begun(dialect).wait(Duration::from_secs(3)).all(closing));
+            let call = Call::post(answers::path(dialect), request(dialect, "m", true).to_string());
+            let answer = walk.send(call.patience(Duration::from_secs(1))).await;
+            assert!(answer.left, "{dialect:?}");
+            assert_eq!(walk.records().await.len(), 0, "{dialect:?}: not yet");
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let record = walk.records().await.remove(0);
+            assert_eq!((record.outcome, record.status), (Outcome::Aborted, 499), "{dialect:?}");
+            assert_eq!(record.usage_source, UsageSource::Reported, "{dialect:?}");
+            assert_eq!((record.tokens.input, record.tokens.output), (10, 5_000), "{dialect:?}");
+            let seen: usize = answer.pieces.iter().map(|(_, piece)| piece.len()).sum();
+            assert_eq!(record.response_bytes, seen as u64, "{dialect:?}: what the caller got");
+            assert_eq!(walk.host(1).left(), 0, "{dialect:?}: it ended");
+            assert_eq!((walk.health(1).state, walk.health(1).failures), (CircuitState::Closed, 0));
+        }
+    });
+}
+
+#[test]
+fn reading_on_is_bounded_in_time_and_number_and_over_with_the_proxy() {
+    let dialect = Dialect::Anthropic;
+    let second = Duration::from_secs(1);
+    run(async {
+        let mut walk = Walk::new().setting("HANGUP_READ_STREAMS", 1).providers([1], |_, _| {}).start().await;
+        walk.host(1).always(begun(dialect).silence());
+        let leave = || {
+            let call = Call::post(answers::path(dialect), request(dialect, "m", true).to_string());
+            walk.send(call.appetite(1))
+        };
+        let (first, another) = tokio::join!(leave(), leave());
+        assert!(first.left && another.left);
+        assert_eq!(walk.records().await.len(), 1, "there is no place for two");
+        tokio::time::sleep(4 * second).await;
+        assert_eq!((walk.records().await.len(), walk.host(1).left()), (0, 1));
+        tokio::time::sleep(second).await;
+        let record = walk.records().await.remove(0);
+        assert_eq!((record.outcome, record.usage_source), (Outcome::Aborted, UsageSource::Estimated));
+        assert_eq!(walk.host(1).left(), 2, "the upstream is told");
+        leave().await;
+        walk.restart().await;
+        assert_eq!((walk.records().await.len(), walk.host(1).left()), (1, 3), "at once");
+    });
+}
+
+#[test]
+fn only_what_will_be_billed_by_it_is_read_on() {
+    let dialect = Dialect::Anthropic;
+    let begun = || begun(dialect);
+    let opening = || Reply::events().all(answers::opening(dialect, USED));
+    let failed = || begun().all(answers::error_event(dialect, "api_error", "down"));
+    run(async {
+        for (name, free, reply, patience) in [
+            ("hang-ups are free", true, begun().silence(), 5),
+            ("no content", false, opening().silence(), 5),
+            ("it failed", false, failed().silence(), 5),
+            ("it was silent for long", false, begun().silence(), 40),
+        ] {
+            let walk = Walk::new().setting("BILL_ABORTED", if free { "free" } else { "estimate" });
+            let walk = walk.providers([1], |_, row| row.idle_timeout = Duration::from_secs(60)).start().await;
+            walk.host(1).always(reply);
+            let call = Call::post(answers::path(dialect), request(dialect, "m", true).to_string());
+            walk.send(call.patience(Duration::from_secs(patience))).await;
+            assert_eq!(walk.records().await.len(), 1, "{name}: at once");
         }
     });
 }
