@@ -3,9 +3,9 @@
 //! keep others away. No caller's header, path or body is part of it.
 //!
 //! One per process, on a traffic thread. Above `health`, `store` and `upstream`; knows nothing of the walk. What it
-//! asks costs a few tokens at the provider, in the owner's name; no user or key caused it, so it is in the log and the
-//! metrics and not in the ledger.
+//! asks costs a few tokens at the provider; no user or key caused it, so its record is the owner's alone.
 
+mod cost;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -14,6 +14,7 @@ use crate::clock::{Instant, now_ms};
 use crate::config::Config;
 use crate::health::fault::{Case, Place, Whose, judge};
 use crate::health::{Book, Finding, Probe};
+use crate::spool::Spool;
 use crate::store::Limiter;
 use crate::table::{Snapshot, Table, Upstream};
 use crate::telemetry::metrics::Metrics;
@@ -21,6 +22,8 @@ use crate::upstream::{Client, FailureClass};
 use contract::ids::ProviderId;
 use contract::table::DEFAULT_GROUP;
 use contract::usage::Dialect;
+use cost::Answered;
+use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Limited};
 use llm::usage::{FakeSuccess, fake_success};
 use request::Question;
@@ -39,6 +42,7 @@ pub struct Prober {
     config: Arc<Config>,
     table: Table,
     health: Book,
+    spool: Spool,
     metrics: Arc<Metrics>,
     limiter: Limiter,
     client: Client,
@@ -59,6 +63,8 @@ pub struct Parts {
     pub table: Table,
     /// Who is suspected, and who hears of it.
     pub health: Book,
+    /// Where records go.
+    pub spool: Spool,
     /// Numbers.
     pub metrics: Arc<Metrics>,
 }
@@ -66,8 +72,8 @@ pub struct Parts {
 impl Prober {
     /// For the thread that `limiter` and `client` belong to.
     pub fn new(parts: Parts, limiter: Limiter, client: Client) -> Self {
-        let Parts { config, table, health, metrics } = parts;
-        Self { config, table, health, metrics, limiter, client, plans: HashMap::new() }
+        let Parts { config, table, health, spool, metrics } = parts;
+        Self { config, table, health, spool, metrics, limiter, client, plans: HashMap::new() }
     }
 
     /// Goes on for ever.
@@ -122,7 +128,7 @@ impl Prober {
         let table = self.table.load_full();
         let Some(up) = table.upstream(id).filter(|up| up.row.enabled) else { return };
         let pass = self.health.pass(id);
-        let asked = timeout(self.config.health_probe_timeout, self.ask(up));
+        let asked = timeout(self.config.health_probe_timeout, self.ask(&table, up));
         let probe = asked.await.unwrap_or(Probe::Failed);
         let is_last = is_last(&table, up, &self.health.refused());
         self.metrics.probed(probe as usize);
@@ -136,10 +142,10 @@ impl Prober {
     }
 
     /// The cheapest question first; what it cannot answer, the next one does.
-    async fn ask(&self, up: &Arc<Upstream>) -> Probe {
+    async fn ask(&self, table: &Snapshot, up: &Upstream) -> Probe {
         let mut probe = Probe::Unclear;
         for question in request::questions(up) {
-            probe = self.put(up, &question).await;
+            probe = self.put(table, up, &question).await;
             // Where tokens are not counted, the model may be asked all the same.
             let goes_on = probe == Probe::Accepted || probe == Probe::Failed && !question.is_metered();
             if !goes_on {
@@ -149,7 +155,8 @@ impl Prober {
         probe
     }
 
-    async fn put(&self, up: &Upstream, question: &Question) -> Probe {
+    async fn put(&self, table: &Snapshot, up: &Upstream, question: &Question) -> Probe {
+        let (began, started_at_ms) = (Instant::now(), now_ms());
         let Ok(request) = question.for_provider(up) else { return Probe::Unclear };
         let patience = self.config.health_probe_timeout;
         let response = match self.client.send(up, request, patience).await {
@@ -162,7 +169,26 @@ impl Prober {
             Ok(body) => body.to_bytes(),
             Err(_) => bytes::Bytes::new(),
         };
-        judged(question, head.status.as_u16(), &text)
+        let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let answered = Answered {
+            question,
+            up,
+            status: head.status.as_u16(),
+            streamed: content_type.is_some_and(|kind| kind.starts_with("text/event-stream")),
+            text: &text,
+            time_ms: (started_at_ms, u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX)),
+        };
+        self.pay(table, &answered);
+        judged(question, answered.status, &text)
+    }
+
+    /// The record of what it cost, if it cost anything.
+    fn pay(&self, table: &Snapshot, answered: &Answered<'_>) {
+        let Some(record) = cost::record(table, &self.config.proxy_id, answered) else { return };
+        if let Err(error) = self.spool.append(&record, None) {
+            self.metrics.record_lost();
+            tracing::error!(request_id = %record.id, %error, "a probe's record could not be written to the spool");
+        }
     }
 }
 

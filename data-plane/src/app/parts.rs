@@ -77,6 +77,7 @@ impl Common {
             config: Arc::clone(&proxy.config),
             table: Arc::clone(&proxy.table),
             health: proxy.health.clone(),
+            spool: proxy.spool.clone(),
             metrics: Arc::clone(&proxy.metrics),
         }
     }

@@ -20,6 +20,7 @@ pub struct Question {
     dialect: Dialect,
     kind: EndpointKind,
     tail: &'static str,
+    model: Box<str>,
     body: Bytes,
     /// Whether it asks for a model that every provider of the kind knows.
     common: bool,
@@ -36,6 +37,26 @@ impl Question {
         self.common && self.is_metered()
     }
 
+    /// The provider's protocol.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// The model that it asks for.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// As callers would write it.
+    pub fn path(&self) -> String {
+        ["/v1", self.tail].concat()
+    }
+
+    /// Of its body.
+    pub fn bytes(&self) -> u64 {
+        self.body.len() as u64
+    }
+
     /// As this provider gets it, with its credential and headers and none of anybody else.
     pub fn for_provider(&self, up: &Upstream) -> Result<Outgoing, Failure> {
         let mut head = http::Request::new(());
@@ -46,8 +67,7 @@ impl Question {
             let version = HeaderName::from_static("anthropic-version");
             headers.insert(version, HeaderValue::from_static("2023-06-01"));
         }
-        let path = ["/v1", self.tail].concat();
-        let uri = path.parse().map_err(|_| Failure::new(FailureClass::Request))?;
+        let uri = self.path().parse().map_err(|_| Failure::new(FailureClass::Request))?;
         *head.uri_mut() = uri;
         let (head, ()) = head.into_parts();
         let route = Route { dialect: self.dialect, kind: self.kind, tail: self.tail, repeatable: true };
@@ -61,7 +81,7 @@ pub fn questions(up: &Upstream) -> Vec<Question> {
     let said = json!([{"role": "user", "content": "hi"}]);
     let question = |dialect, kind, tail, body: serde_json::Value| {
         let body = Bytes::from(body.to_string());
-        Question { dialect, kind, tail, body, common }
+        Question { dialect, kind, tail, model: model.into(), body, common }
     };
     match up.row.kind {
         ProviderKind::Claude | ProviderKind::ClaudeAuth => {

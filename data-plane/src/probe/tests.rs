@@ -135,3 +135,49 @@ fn the_last_of_any_pool_is_the_last() {
         assert_eq!(is_last(&table, up, &refused), last, "{refused:?}");
     }
 }
+
+#[test]
+fn what_a_question_costs_is_its_owners_alone() {
+    let row = Provider { cost_multiplier: 2.into(), ..provider(1) };
+    let milli = |amount| Some(rust_decimal::Decimal::new(amount, 3));
+    let price = contract::money::Price { input: milli(1), output: milli(5), ..Default::default() };
+    let price = contract::table::ModelPrice { model: "claude-haiku-4-5".to_owned(), price };
+    let rows = Rows { providers: vec![row.clone()], prices: vec![price], ..Rows::default() };
+    let section = RawSection::of("all", &rows);
+    let table = Builder::new(sealer()).apply(Change::whole(1, vec![section])).expect("table").snapshot;
+    let row = Provider { base_url: "https://api.anthropic.com".to_owned(), ..row };
+    let up = up(row);
+    let questions = request::questions(&up);
+    let [count, say] = &questions[..] else { panic!("{questions:?}") };
+    let good =
+        r#"{"type":"message","model":"claude-haiku-4-5","usage":{"input_tokens":8,"output_tokens":1}}"#;
+    let events = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":8}}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":1}}\n\n";
+    let failed = r#"{"type":"error","error":{"type":"authentication_error","message":"no"}}"#;
+    let cost = |question, status, streamed, text: &str| {
+        let text = text.as_bytes();
+        let answered = Answered { question, up: &up, status, streamed, text, time_ms: (1_000, 7) };
+        cost::record(&table, "p", &answered)
+    };
+    for (name, question, status, streamed, text, usd) in [
+        ("answered", say, 200, false, good, Some("0.026")),
+        ("in events", say, 200, true, events, Some("0.026")),
+        ("refused", say, 401, false, failed, None),
+        ("refused in disguise", say, 200, false, failed, None),
+        ("tokens are counted for nothing", count, 200, false, r#"{"input_tokens":8}"#, None),
+    ] {
+        let record = cost(question, status, streamed, text);
+        assert_eq!(
+            record.as_ref().and_then(|one| one.cost).map(|cost| cost.to_string()).as_deref(),
+            usd,
+            "{name}"
+        );
+        let Some(record) = record else { continue };
+        assert_eq!((record.owner_id, record.provider_id), (up.row.owner_id, Some(up.row.id)), "{name}");
+        assert_eq!((record.user_id.0, record.key_id.0, record.session_id), (0, 0, None), "{name}");
+        assert_eq!((&*record.endpoint, record.tokens.input), ("/v1/messages", 8), "{name}");
+    }
+    let silent = cost(say, 200, false, "{}").expect("it was answered");
+    assert_eq!(silent.usage_source, contract::usage::UsageSource::Estimated);
+    assert!(silent.tokens.input > 0);
+}

@@ -97,7 +97,9 @@ async fn what_a_caller_can_bring_about_disables_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_revoked_credential_is_found_alerted_and_comes_back_alone() -> Result<()> {
-    let duel = Duel::open_on(plan(), json!({}), json!({})).await?;
+    // Names a model that has a price, for the gateway's own question.
+    let a = json!({"modelRedirects": {"another": CLAUDE}});
+    let duel = Duel::open_on(plan(), a, json!({})).await?;
     duel.a.always([revoked()]);
     // After a refusal such calls for this model go elsewhere, so each one is for another.
     for model in ["claude-1", "claude-2"] {
@@ -128,6 +130,22 @@ async fn a_revoked_credential_is_found_alerted_and_comes_back_alone() -> Result<
     duel.b.reset();
     assert_eq!(duel.alice.status("claude-1").await?, 200);
     assert_eq!(duel.asked(), (1, 0), "it serves again, also what it had refused");
+    // What was refused cost nothing; the question that was answered is the owner's to pay, once.
+    duel.fleet.expect_records("user_id <> 0", 5).await?;
+    let own = format!("user_id = 0 AND key_id = 0 AND provider_id = {} AND cost > 0", duel.id_a);
+    duel.fleet.expect_records(&own, 1).await?;
+    duel.fleet.expect_records("user_id = 0", 1).await?;
+    let row = &duel.fleet.rows(&own)?[0];
+    assert_eq!((&row["endpoint"], &row["user_agent"]), (&json!("/v1/messages"), &json!("switchyard-probe")));
+    let sums = |scope: &str| {
+        let sum = format!("SELECT trim_scale(sum(cost)) FROM usage_hourly WHERE {scope}");
+        duel.fleet.sql(&sum).map(|sum| sum.trim().to_owned())
+    };
+    let all = duel.fleet.sql("SELECT trim_scale(sum(cost)) FROM usage_records")?;
+    assert_eq!(sums("true")?, all.trim(), "in the sums, too");
+    assert_eq!(sums("user_id = 0")?, row["cost_text"].as_str().unwrap_or_default());
+    let shown = duel.fleet.admin.logs(json!({"statusCode": 200})).await?;
+    assert!(shown.iter().any(|log| log["userId"] == 0 && log["userName"].is_null()), "{shown:?}");
     Ok(())
 }
 

@@ -65,11 +65,12 @@ impl Chart {
     }
 }
 
-/// The users who cost most in a chart's time, the costliest first; at most `series`. It reads a row for every user
+/// The users who cost most in a chart's time, the costliest first; at most `series`. What the gateway asked by itself
+/// is no user's, and among the others. It reads a row for every user
 /// and bucket.
 pub async fn costliest(conn: &mut Conn, chart: &Chart, series: i64) -> Result<Vec<i64>, Error> {
     let query = format!(
-        "SELECT user_id AS id FROM usage_user_slots WHERE {} AND $2::timestamptz[] IS NOT NULL GROUP BY 1 \
+        "SELECT user_id AS id FROM usage_user_slots WHERE {} AND user_id <> 0 AND $2::timestamptz[] IS NOT NULL GROUP BY 1 \
          ORDER BY sum(cost) DESC, sum(requests) DESC, id LIMIT $5",
         chart.time()
     );

@@ -34,7 +34,7 @@ pub async fn leaderboard(
          sum(r.input_tokens + r.output_tokens + r.cache_read_tokens + r.cache_write_5m_tokens \
              + r.cache_write_1h_tokens)::bigint AS tokens \
          FROM usage_records AS r LEFT JOIN users AS u ON u.id = r.user_id \
-         WHERE r.owner_id = $1 AND r.created_at >= $2 AND r.created_at < $3 AND r.blocked_by IS NULL \
+         WHERE r.owner_id = $1 AND r.created_at >= $2 AND r.created_at < $3 AND r.blocked_by IS NULL AND r.user_id <> 0 \
          GROUP BY r.user_id ORDER BY cost DESC, requests DESC, r.user_id",
     );
     let query = query.bind::<BigInt, _>(owner).bind::<Timestamptz, _>(time.0).bind::<Timestamptz, _>(time.1);
