@@ -20,5 +20,6 @@ mod interrupted;
 mod model;
 mod money;
 mod nature;
+mod resources;
 mod silence;
 mod stranger;
