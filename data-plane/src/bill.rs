@@ -26,6 +26,8 @@ pub struct Names<'a> {
     pub sent: Option<&'a str>,
     /// Named in the answer.
     pub answered: Option<&'a str>,
+    /// The body named models to fall back to, so which one served is known from the answer alone.
+    pub falls_back: bool,
 }
 
 /// What is billed, and to whom.
@@ -83,11 +85,12 @@ pub enum Pricing<'t> {
 
 impl Names<'_> {
     /// In the order in which prices are looked for: by the owner's choice the name that was sent goes before the one that
-    /// was asked for; what the answer names comes last.
+    /// was asked for; what the answer names comes last, unless the caller chose it, too.
     fn in_order(&self, sent_first: bool) -> impl Iterator<Item = &str> {
         let asked = Some(self.asked);
         let [first, second] = if sent_first { [self.sent, asked] } else { [asked, self.sent] };
-        [first, second, self.answered].into_iter().flatten()
+        let (before, after) = if self.falls_back { (self.answered, None) } else { (None, self.answered) };
+        [before, first, second, after].into_iter().flatten()
     }
 }
 

@@ -74,6 +74,11 @@ impl Ask<'_> {
         self.model_tokens.last.clone()
     }
 
+    /// Whether the body names models besides `model`.
+    pub fn has_other_models(&self) -> bool {
+        !self.others.is_empty()
+    }
+
     /// The models that the body names besides `model`, for an upstream to fall back to: every string in `models` and the
     /// like, whatever form the upstream gives them. `body` is what this was read from.
     pub fn other_models(&self, body: &[u8]) -> Result<Vec<String>, ParseError> {
@@ -230,7 +235,7 @@ impl<'a> Ask<'a> {
             }
             b"prompt" => self.prompt = Some((member.value, member.kind)),
             _ if names_models(name) => self.others.push(member.value),
-            _ if name.eq_ignore_ascii_case(b"background") => {
+            _ if is_background(name) => {
                 self.background |= !matches!(member.kind, Kind::False | Kind::Null);
             }
             // Some upstreams take it for `model`, which is what was checked and is billed.
@@ -263,6 +268,15 @@ impl<'a> Ask<'a> {
                 _ => {}
             }
         }
+    }
+}
+
+/// Whether some reader takes a member for `background`: one folds the Kelvin sign, too.
+fn is_background(name: &[u8]) -> bool {
+    match name.len() {
+        10 => name.eq_ignore_ascii_case(b"background"),
+        12 => std::str::from_utf8(name).is_ok_and(|name| folded(name) == "background"),
+        _ => false,
     }
 }
 

@@ -38,7 +38,7 @@ fn with_owner(owner: OwnerConfig) -> Arc<Snapshot> {
 }
 
 fn service<'a>(asked: &'a str, sent: Option<&'a str>, answered: Option<&'a str>) -> Service<'a> {
-    let names = Names { asked, sent, answered };
+    let names = Names { asked, sent, answered, falls_back: false };
     Service { owner: OWNER, names, kind: ProviderKind::OpenAiCompatible, multiplier: Decimal::ONE }
 }
 
@@ -60,6 +60,21 @@ fn the_first_name_with_a_price_is_billed() {
         let bill = bill(table, &service(asked, Some(sent), answered), &million(1), false);
         assert_eq!(bill.model.as_deref(), Some(want), "{asked} {sent} {answered:?}");
         assert!(bill.cost.is_some() && bill.unpriced.is_none() && bill.held.is_none());
+    }
+}
+
+#[test]
+fn who_lets_an_upstream_fall_back_pays_what_served() {
+    for bill_redirected in [false, true] {
+        let table = table(bill_redirected);
+        for (answered, want) in
+            [(Some("gpt-4o"), "gpt-4o"), (Some("unknown"), "gpt-4o-mini"), (None, "gpt-4o-mini")]
+        {
+            let mut service = service("gpt-4o-mini", Some("gpt-4o-mini"), answered);
+            service.names.falls_back = true;
+            let bill = bill(&table, &service, &million(1), false);
+            assert_eq!(bill.model.as_deref(), Some(want), "{answered:?}");
+        }
     }
 }
 

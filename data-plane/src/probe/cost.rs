@@ -42,7 +42,11 @@ pub fn record(table: &Snapshot, proxy_id: &str, answered: &Answered<'_>) -> Opti
     let (tokens, usage_source) = seen.or_estimated(|| bill::hung_up(question.bytes(), None).0);
     let service = Service {
         owner: up.row.owner_id,
-        names: Names { asked: question.model(), sent: None, answered: seen.response_model.as_deref() },
+        names: Names {
+            asked: question.model(),
+            answered: seen.response_model.as_deref(),
+            ..Names::default()
+        },
         kind: up.row.kind,
         multiplier: up.row.cost_multiplier,
     };

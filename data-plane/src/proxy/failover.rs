@@ -41,7 +41,9 @@ impl Proxy {
         let nothing = loop {
             if trail.len() >= self.shared.config.max_providers_per_request as usize
                 || meter.attempts() >= self.shared.config.max_attempts_per_request
-                || meter.opening().started.elapsed() >= self.shared.config.failover_timeout
+                // The first attempt is made however long the body took.
+                || meter.attempts() > 0
+                    && meter.opening().started.elapsed() >= self.shared.config.failover_timeout
             {
                 break Nothing::Tried;
             }

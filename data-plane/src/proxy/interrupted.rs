@@ -98,7 +98,7 @@ fn bill_of(shared: &Shared, table: &Snapshot, entry: &Entry<'_>, tokens: &TokenC
         names: Names {
             asked: &entry.model,
             sent: Some(&*entry.upstream_model).filter(|model| !model.is_empty()),
-            answered: None,
+            ..Names::default()
         },
         // A provider that is gone since was of the kind that speaks the caller's dialect.
         kind: up.map_or_else(|| kind_of(entry.dialect), |up| up.row.kind),

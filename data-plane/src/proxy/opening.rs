@@ -51,6 +51,8 @@ pub struct Opening {
     pub endpoint: String,
     /// Asked for; empty where the path names none.
     pub model: String,
+    /// Whether the body names models to fall back to.
+    pub falls_back: bool,
     /// Whether the caller wants a stream.
     pub streamed: bool,
     /// Conversation.
@@ -189,6 +191,7 @@ pub fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>
         kind: route.kind,
         endpoint: head.uri.path().to_owned(),
         model: ask.and_then(|ask| ask.model.as_deref()).unwrap_or_default().to_owned(),
+        falls_back: ask.is_some_and(Ask::has_other_models),
         streamed: ask.is_some_and(|ask| ask.stream),
         session,
         user_agent,

@@ -50,7 +50,7 @@ pub fn check(shared: &Shared, opening: &Opening) -> Result<(), Refusal> {
 fn is_priced(opening: &Opening) -> bool {
     let owner = opening.caller.user.owner_id;
     let priced = |sent: Option<&str>| {
-        let names = Names { asked: &opening.model, sent, answered: None };
+        let names = Names { asked: &opening.model, sent, ..Names::default() };
         bill::pricing(&opening.table, owner, &names) != Pricing::None
     };
     let pool = || opening.table.upstreams(owner, opening.dialect).iter();

@@ -99,7 +99,7 @@ impl Client {
     /// A client without connections.
     pub fn new(settings: Settings) -> Self {
         Self {
-            connector: Connector::new(settings.tls, settings.names_ttl),
+            connector: Connector::new(settings.tls, settings.names_ttl, Arc::clone(&settings.trouble)),
             pool: Pool::new(settings.max_idle, settings.keep_alive),
             connect_timeout: settings.connect_timeout,
             trouble: settings.trouble,

@@ -4,6 +4,7 @@
 use super::failure::{Failure, FailureClass, Local, Stage};
 use super::outgoing::Outgoing;
 use super::tls::Tls;
+use super::trouble::Trouble;
 use super::tunnel::{self, Pipe};
 use crate::clock::Instant;
 use crate::table::{Proxy, Upstream, origin};
@@ -15,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -96,6 +98,7 @@ pub(super) struct Connector {
     names: RefCell<HashMap<Rc<str>, (Instant, Addresses)>>,
     /// When a proxy that may be passed by failed last, by its origin; as many as are configured.
     failed: RefCell<HashMap<Rc<str>, Instant>>,
+    trouble: Arc<Trouble>,
     /// Where connections lead in tests that need no sockets.
     #[cfg(test)]
     pub(super) network: Option<super::memory::Network>,
@@ -105,10 +108,11 @@ pub(super) struct Connector {
 const PASS_BY: Duration = Duration::from_secs(15);
 
 impl Connector {
-    pub(super) fn new(tls: Tls, names_ttl: Duration) -> Self {
+    pub(super) fn new(tls: Tls, names_ttl: Duration, trouble: Arc<Trouble>) -> Self {
         Self {
             tls,
             names_ttl,
+            trouble,
             names: RefCell::default(),
             failed: RefCell::default(),
             #[cfg(test)]
@@ -178,7 +182,7 @@ impl Connector {
         };
         // SOCKS 4 knows addresses only; all others look the name up themselves.
         let v4 = match proxy.url.scheme() {
-            "socks4" => self.resolve(base).await?.iter().copied().find(SocketAddr::is_ipv4),
+            "socks4" => self.resolve(base, within).await?.iter().copied().find(SocketAddr::is_ipv4),
             _ => None,
         };
         tunnel::open(&proxy.url, base, v4, pipe).await
@@ -187,8 +191,8 @@ impl Connector {
     /// TCP to a URL's host.
     async fn dial(&self, url: &Url, within: Duration) -> Result<TcpStream, Failure> {
         let started = Instant::now();
-        let addresses = self.resolve(url).await?;
-        let mut last = Failure::because(FailureClass::Connect, "no address");
+        let addresses = self.resolve(url, within).await?;
+        let mut last: Option<Failure> = None;
         for (index, address) in addresses.iter().enumerate() {
             // Each address gets its share of what is left, so that a dead first one does not use up all.
             let left = within.saturating_sub(started.elapsed());
@@ -200,17 +204,19 @@ impl Connector {
                     return Ok(stream);
                 }
                 Ok(Err(error)) => {
-                    last = refused(&error);
-                    if last.class == FailureClass::Local(Local::Descriptors) {
+                    let failure = refused(&error, address.is_ipv6());
+                    let is_short = failure.class == FailureClass::Local(Local::Descriptors);
+                    last = Some(together(last, failure));
+                    if is_short {
                         break;
                     }
                 }
-                Err(_) => last = Failure::timeout(Stage::Connect),
+                Err(_) => last = Some(together(last, Failure::timeout(Stage::Connect))),
             }
         }
         // The name may have moved: look it up again next time.
         self.names.borrow_mut().remove(origin(url));
-        Err(last)
+        Err(last.unwrap_or_else(nameless))
     }
 
     async fn secure<S>(&self, url: &Url, stream: S) -> Result<TlsStream<S>, Failure>
@@ -223,7 +229,7 @@ impl Connector {
         secured.map_err(|error| Failure::because(FailureClass::Tls, error))
     }
 
-    async fn resolve(&self, base: &Url) -> Result<Rc<[SocketAddr]>, Failure> {
+    async fn resolve(&self, base: &Url, within: Duration) -> Result<Rc<[SocketAddr]>, Failure> {
         let port = base.port_or_known_default().unwrap_or(SOCKS_PORT);
         let name = match base.host() {
             Some(Host::Ipv4(ip)) => return Ok(Rc::new([SocketAddr::from((ip, port))])),
@@ -233,8 +239,12 @@ impl Connector {
         };
         let remembered = self.remembered(base);
         let lookup = async || {
-            let found = tokio::net::lookup_host((name, port)).await.map_err(|error| unresolved(&error))?;
-            let found: Rc<[SocketAddr]> = found.collect();
+            // A resolver that says nothing is given up before the whole wait for a connection is over, which would be
+            // the host's fault.
+            let looking = tokio::time::timeout(within / 8 * 7, tokio::net::lookup_host((name, port)));
+            let found = looking.await.map_err(|_| Failure::new(FailureClass::NoResolver))?;
+            let found: Rc<[SocketAddr]> = found.map_err(|error| unresolved(&error))?.collect();
+            self.trouble.resolved();
             if found.is_empty() { Err(nameless()) } else { Ok(found) }
         };
         remembered.get_or_try_init(lookup).await.cloned()
@@ -257,9 +267,22 @@ impl Connector {
     }
 }
 
+/// What the failures of a host's addresses mean together. What the host or the network said of one address holds before a
+/// lack of our own at another: a machine without IPv6 has it at every second address of a host that is down.
+fn together(before: Option<Failure>, next: Failure) -> Failure {
+    let is_local = |failure: &Failure| matches!(failure.class, FailureClass::Local(_));
+    match before {
+        Some(before) if is_local(&next) && !is_local(&before) => before,
+        _ => next,
+    }
+}
+
 /// What it means that an address took no connection.
-pub(super) fn refused(error: &io::Error) -> Failure {
+pub(super) fn refused(error: &io::Error, is_v6: bool) -> Failure {
+    // Without IPv6 there is no address of our own to come from, however many ports are free.
+    let no_v6 = is_v6 && is_errno(error, &[rustix::io::Errno::ADDRNOTAVAIL]);
     let class = match error.kind() {
+        _ if no_v6 => FailureClass::Local(Local::Route),
         _ if is_short(error) => FailureClass::Local(Local::Descriptors),
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::NetworkDown => FailureClass::Local(Local::Route),
         io::ErrorKind::HostUnreachable => FailureClass::Unreachable,
@@ -271,8 +294,11 @@ pub(super) fn refused(error: &io::Error) -> Failure {
 /// Whether this process, or the machine, has no descriptor, port or buffer left.
 fn is_short(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL];
-    error.raw_os_error().is_some_and(|number| short.iter().any(|errno| errno.raw_os_error() == number))
+    is_errno(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL])
+}
+
+fn is_errno(error: &io::Error, any: &[rustix::io::Errno]) -> bool {
+    error.raw_os_error().is_some_and(|number| any.iter().any(|errno| errno.raw_os_error() == number))
 }
 
 /// What it means that a name has no address.
@@ -306,4 +332,48 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
     /// Through a proxy, with TLS to the upstream where it is asked for.
     Tunnel(Pipe),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `ECONNREFUSED`, `ENETUNREACH`, `EADDRNOTAVAIL`, `EMFILE` as Linux numbers them; `None`: no answer in time.
+    const REFUSED: Option<i32> = Some(111);
+    const NO_NET: Option<i32> = Some(101);
+    const NO_ADDRESS: Option<i32> = Some(99);
+    const NO_FILE: Option<i32> = Some(24);
+
+    #[test]
+    fn a_host_that_is_down_is_not_our_lack_of_ipv6() {
+        let (descriptors, route) =
+            (FailureClass::Local(Local::Descriptors), FailureClass::Local(Local::Route));
+        let late = FailureClass::Timeout(Stage::Connect);
+        // Address by address: is it IPv6, and what became of it.
+        type Addresses<'a> = &'a [(bool, Option<i32>)];
+        let cases: [(Addresses<'_>, FailureClass); 11] = [
+            (&[(false, REFUSED)], FailureClass::Connect),
+            (&[(false, REFUSED), (true, NO_ADDRESS)], FailureClass::Connect),
+            (&[(false, REFUSED), (true, NO_NET)], FailureClass::Connect),
+            (&[(true, NO_NET), (false, REFUSED)], FailureClass::Connect),
+            (&[(false, None), (true, NO_NET)], late),
+            (&[(true, NO_ADDRESS), (false, None)], late),
+            (&[(true, NO_ADDRESS)], route),
+            (&[(false, NO_NET), (true, NO_NET)], route),
+            (&[(false, NO_ADDRESS)], descriptors),
+            (&[(false, NO_FILE)], descriptors),
+            (&[(false, REFUSED), (false, NO_FILE)], FailureClass::Connect),
+        ];
+        for (addresses, want) in cases {
+            let mut all = None;
+            for &(is_v6, number) in addresses {
+                let failure = match number {
+                    Some(number) => refused(&io::Error::from_raw_os_error(number), is_v6),
+                    None => Failure::timeout(Stage::Connect),
+                };
+                all = Some(together(all, failure));
+            }
+            assert_eq!(all.map(|failure| failure.class), Some(want), "{addresses:?}");
+        }
+    }
 }

@@ -53,14 +53,14 @@ impl Network {
         let door = self.0.borrow().get(name).map_or(Door::Nameless, |host| host.door);
         match door {
             Door::Open => {}
-            Door::Refuses(number) => return Err(refused(&io::Error::from_raw_os_error(number))),
+            Door::Refuses(number) => return Err(refused(&io::Error::from_raw_os_error(number), false)),
             Door::Silent => std::future::pending().await,
             Door::Nameless => return Err(nameless()),
         }
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let hosts = self.0.borrow();
         let taken = hosts.get(name).is_some_and(|host| host.listener.send(theirs).is_ok());
-        if taken { Ok(Box::new(ours)) } else { Err(refused(&io::ErrorKind::ConnectionRefused.into())) }
+        if taken { Ok(Box::new(ours)) } else { Err(refused(&io::ErrorKind::ConnectionRefused.into(), false)) }
     }
 }
 

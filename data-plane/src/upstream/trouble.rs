@@ -21,16 +21,25 @@ const MAX_HOSTS: usize = 64;
 pub struct Trouble {
     /// When a host was last reached, Unix milliseconds.
     reached_ms: AtomicI64,
+    /// When a name was last looked up and not remembered, Unix milliseconds.
+    resolved_ms: AtomicI64,
     /// When descriptors were last missing.
     short_ms: AtomicI64,
     /// Hosts that could not be reached for a reason that may lie on either side, and when.
     unreached: Mutex<HashMap<Box<str>, i64>>,
+    /// Hosts whose name could not be looked up: when first and when last.
+    unnamed: Mutex<HashMap<Box<str>, (i64, i64)>>,
 }
 
 impl Trouble {
     /// A host was reached: it took the connection, or refused it.
     pub fn reached(&self) {
         self.reached_ms.fetch_max(now_ms(), Ordering::Relaxed);
+    }
+
+    /// The resolver answered.
+    pub fn resolved(&self) {
+        self.resolved_ms.fetch_max(now_ms(), Ordering::Relaxed);
     }
 
     /// Whether this proxy lately had no descriptor left for a connection.
@@ -45,15 +54,16 @@ impl Trouble {
                 self.short_ms.fetch_max(now_ms(), Ordering::Relaxed);
                 failure
             }
-            FailureClass::Unreachable | FailureClass::NoResolver | FailureClass::Timeout(Stage::Connect) => {
-                if self.is_alone(host, failure.class) {
-                    return failure;
+            FailureClass::Unreachable | FailureClass::Timeout(Stage::Connect) => {
+                if !self.is_alone(host) {
+                    failure.class = FailureClass::Local(Local::Network);
                 }
-                let kind = match failure.class {
-                    FailureClass::NoResolver => Local::Resolver,
-                    _ => Local::Network,
-                };
-                failure.class = FailureClass::Local(kind);
+                failure
+            }
+            FailureClass::NoResolver => {
+                if !self.others_resolve(host) {
+                    failure.class = FailureClass::Local(Local::Resolver);
+                }
                 failure
             }
             // It refused, or spoke: the way to it is open.
@@ -65,9 +75,26 @@ impl Trouble {
         }
     }
 
+    /// Whether another name was looked up since this one fails. What was reached proves nothing here: names are remembered
+    /// and addresses need no resolver.
+    fn others_resolve(&self, host: &str) -> bool {
+        let now_ms = now_ms();
+        let mut unnamed = self.unnamed.lock().unwrap_or_else(PoisonError::into_inner);
+        unnamed.retain(|_, (_, last)| now_ms < *last + AT_ONCE_MS);
+        let mut first = now_ms;
+        if let Some(times) = unnamed.get_mut(host) {
+            times.1 = now_ms;
+            first = times.0;
+        } else if unnamed.len() < MAX_HOSTS {
+            unnamed.insert(host.into(), (now_ms, now_ms));
+        }
+        drop(unnamed);
+        self.resolved_ms.load(Ordering::Relaxed) > first
+    }
+
     /// Whether this host alone is in trouble, as far as this proxy can tell: others were reached lately, or nobody else
-    /// was tried. A resolver that does not answer is nobody's but ours, unless others were reached.
-    fn is_alone(&self, host: &str, class: FailureClass) -> bool {
+    /// was tried.
+    fn is_alone(&self, host: &str) -> bool {
         let now_ms = now_ms();
         let mut unreached = self.unreached.lock().unwrap_or_else(PoisonError::into_inner);
         unreached.retain(|_, at| now_ms < *at + AT_ONCE_MS);
@@ -78,8 +105,7 @@ impl Trouble {
         let first = unreached.values().copied().min().unwrap_or(now_ms);
         drop(unreached);
         let reached_ms = self.reached_ms.load(Ordering::Relaxed);
-        let is_proven = if others { reached_ms >= first } else { now_ms < reached_ms + AT_ONCE_MS };
-        is_proven || (!others && class != FailureClass::NoResolver)
+        !others || reached_ms >= first
     }
 }
 
@@ -113,12 +139,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_resolver_that_does_not_answer_is_ours_unless_others_are_reached() {
+    async fn a_resolver_that_does_not_answer_is_ours_unless_it_knows_other_names() {
         testing::set(1_000_000);
         let trouble = Trouble::default();
-        assert_eq!(judged(&trouble, "a", FailureClass::NoResolver), FailureClass::Local(Local::Resolver));
-        trouble.reached();
+        let ours = FailureClass::Local(Local::Resolver);
+        trouble.resolved();
+        for _ in 0..9 {
+            testing::pass(Duration::from_secs(4)).await;
+            assert_eq!(judged(&trouble, "a", FailureClass::NoResolver), ours);
+            // Over a connection that rests, or to an address.
+            trouble.reached();
+        }
+        trouble.resolved();
         assert_eq!(judged(&trouble, "a", FailureClass::NoResolver), FailureClass::NoResolver);
+        assert_eq!(judged(&trouble, "b", FailureClass::NoResolver), ours, "not since that one fails");
         assert_eq!(judged(&trouble, "a", FailureClass::Dns), FailureClass::Dns, "it answered: no such name");
     }
 

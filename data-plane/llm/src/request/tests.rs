@@ -31,6 +31,7 @@ fn reads_each_member_in_each_form() {
         assert!(parse(twice.as_bytes()).is_err(), "readers differ about {twice}");
     }
     let background = |body: &str| parse(body.as_bytes()).unwrap().background;
+    assert!(background("{\"bac\u{212a}ground\":true}") && background(r#"{"bac\u212aGround":true}"#));
     assert!(background(r#"{"background":true}"#) && background(r#"{"BackGround":1,"background":false}"#));
     assert!(
         !background(r#"{"background":false}"#)

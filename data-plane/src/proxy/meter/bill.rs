@@ -97,6 +97,7 @@ impl Meter {
                 asked: &self.opening.model,
                 sent: self.upstream_model.as_deref(),
                 answered: usage.response_model.as_deref(),
+                falls_back: self.opening.falls_back,
             },
             kind: up.row.kind,
             multiplier,

@@ -201,3 +201,21 @@ fn the_head_of_a_stream_waits_for_content_and_then_everything_goes_at_once() {
         assert_eq!(times, [Some(2), Some(2), Some(3), Some(4)], "{answer:?}");
     });
 }
+
+#[test]
+fn a_body_that_took_long_is_still_sent() {
+    run(async {
+        let walk = pair().await;
+        walk.host(1).always(Reply::json(500, serde_json::json!({ "error": { "message": "x" } })));
+        let body = request(Dialect::Anthropic, "m", false).to_string();
+        let mut call = super::call::Call::post(answers::path(Dialect::Anthropic), String::new());
+        // 13 pieces in 260 s, which is more than FAILOVER_TIMEOUT.
+        let size = body.len().div_ceil(13);
+        let pieces =
+            body.as_bytes().chunks(size).map(|piece| (Duration::from_secs(20), piece.to_vec().into()));
+        call.frames = pieces.collect();
+        let answer = walk.send(call).await;
+        assert_eq!(answer.status, 503, "one provider is asked, then the time is over");
+        assert_eq!((walk.host(1).seen().len(), walk.host(2).seen().len()), (1, 0));
+    });
+}

@@ -251,3 +251,22 @@ fn a_reservation_counts_the_dearest_multiplier_of_the_callers_providers() {
         }
     });
 }
+
+#[test]
+fn who_names_models_to_fall_back_to_pays_the_one_that_served() {
+    run(async {
+        let walk = family(Unpriced::Ceiling).await;
+        let mut answer =
+            json!({ "id": "msg_1", "type": "message", "model": "big-one", "usage": used(100, 10) });
+        answer["content"] = json!([{ "type": "text", "text": "hi" }]);
+        walk.host(1).always(Reply::json(200, answer));
+        for (others, cost) in [(None, milli(390)), (Some(json!(["big-one"])), milli(550))] {
+            let mut body = request(Dialect::Anthropic, "big-two", false);
+            if let Some(others) = others {
+                body["models"] = others;
+            }
+            walk.send(Call::post("/v1/messages", body.to_string())).await;
+            assert_eq!(walk.records().await[0].cost, cost);
+        }
+    });
+}
