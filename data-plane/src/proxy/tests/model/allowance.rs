@@ -9,6 +9,7 @@ use std::ops::Range;
 const SESSION_MS: i64 = 300_000;
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
+const FIVE_HOURS_MS: i64 = 18_000_000;
 
 /// A request that was admitted.
 #[derive(Clone, Debug)]
@@ -16,8 +17,17 @@ struct Admitted {
     key: i64,
     user: i64,
     at_ms: i64,
+    /// When it ended: money is spent then, and told apart by the minute.
+    ended_ms: i64,
     /// In nano-USD, as recorded.
     cost: i64,
+}
+
+impl Admitted {
+    /// When the whole minute in which it ended is five hours old.
+    fn leaves_ms(&self) -> i64 {
+        (self.ended_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS + FIVE_HOURS_MS
+    }
 }
 
 /// Everything that counts.
@@ -53,7 +63,7 @@ impl Allowance {
                         let fresh = most - i64::try_from(alive.len()).unwrap();
                         i64::try_from(known).unwrap() + fresh.max(0)
                     }
-                    Bound::Total(milli) | Bound::Day(milli) => {
+                    Bound::Total(milli) | Bound::Day(milli) | Bound::FiveHours(milli) => {
                         let left = milli * 1_000_000 - self.spent(whose, *bound, now_ms);
                         // A request may pass while anything is left; the reservations of those before it count.
                         room.exact &= left <= 0 || conversations.len() == 1;
@@ -71,6 +81,7 @@ impl Allowance {
         let day = now_ms.div_euclid(DAY_MS);
         let counts = |one: &&Admitted| match bound {
             Bound::Day(_) => one.at_ms.div_euclid(DAY_MS) == day,
+            Bound::FiveHours(_) => one.leaves_ms() > now_ms,
             _ => true,
         };
         self.of(whose).filter(counts).map(|one| one.cost).sum()
@@ -97,7 +108,7 @@ impl Allowance {
     pub fn admitted(&mut self, key: usize, conversation: &str, under_way: Range<i64>, cost: i64) {
         let at_ms = under_way.start;
         let (key, user) = KEYS[key];
-        self.admitted.push(Admitted { key, user, at_ms, cost });
+        self.admitted.push(Admitted { key, user, at_ms, ended_ms: under_way.end, cost });
         for whose in [Whose::Key(key), Whose::User(user)] {
             let has =
                 |kind: fn(&Bound) -> bool| self.bounds.get(&whose).is_some_and(|all| all.iter().any(kind));
@@ -116,9 +127,15 @@ impl Allowance {
         self.sessions.clear();
     }
 
+    /// Whether minutes matter.
+    pub fn rolls(&self) -> bool {
+        self.bounds.values().flatten().any(|bound| matches!(bound, Bound::FiveHours(_)))
+    }
+
     /// Moments at which an answer of [`Allowance::room`] changes by itself.
     pub fn edges(&self) -> impl Iterator<Item = i64> {
         let requests = self.requests.iter().map(|(_, at)| at + MINUTE_MS);
-        requests.chain(self.sessions.values().copied())
+        let rolled = self.admitted.iter().filter(|_| self.rolls()).map(Admitted::leaves_ms);
+        requests.chain(self.sessions.values().copied()).chain(rolled)
     }
 }

@@ -11,6 +11,7 @@ use super::wellbeing::{REST_MS, Wellbeing};
 use crate::clock::now_ms;
 use crate::clock::testing::{pass, skip, step as set_clock};
 use crate::table::fixtures;
+use crate::upstream::memory::Door;
 use contract::money::NanoUsd;
 use contract::table::{Breaker, CircuitState, Limit, Measure};
 use contract::usage::{Dialect, Outcome, UsageRecord};
@@ -24,6 +25,8 @@ const DIALECT: Dialect = Dialect::Anthropic;
 const EDGE_MS: i64 = 2_000;
 /// What requests ask for at most, and so reserve at two milli-USD each.
 const MAX_OUTPUT: i64 = 64;
+/// `ECONNREFUSED`.
+const REFUSED: i32 = 111;
 
 /// More than anybody spends, in milli-USD.
 const LARGE: i64 = 1_000_000_000;
@@ -111,9 +114,10 @@ impl Play {
     async fn leave_edges(&self) {
         let near = || {
             let now = now_ms();
-            let wakes = self.wellbeing.iter().filter_map(Wellbeing::wakes_ms);
-            let wakes = wakes.chain(self.asked_ms.values().map(|at_ms| at_ms + ALONE_MS));
-            wakes.chain(self.allowance.edges()).any(|edge| (edge - now).abs() <= EDGE_MS)
+            let changes = self.wellbeing.iter().flat_map(Wellbeing::edges);
+            let changes = changes.chain(self.asked_ms.values().map(|at_ms| at_ms + ALONE_MS));
+            let ends_in_another = self.allowance.rolls() && now.rem_euclid(60_000) > 50_000;
+            ends_in_another || changes.chain(self.allowance.edges()).any(|edge| (edge - now).abs() <= EDGE_MS)
         };
         while near() {
             pass(Duration::from_secs(1)).await;
@@ -135,6 +139,7 @@ impl Play {
             self.allowance.bounds.get(&whose).into_iter().flatten().filter_map(|bound| match bound {
                 Bound::Total(_) => Some(Bound::Total(LARGE)),
                 Bound::Day(_) => Some(Bound::Day(LARGE)),
+                Bound::FiveHours(_) => Some(Bound::FiveHours(LARGE)),
                 Bound::Minute(_) | Bound::Sessions(_) => None,
             });
         let mut kinds = BTreeSet::new();
@@ -182,7 +187,8 @@ impl Play {
         let room = self.allowance.room(ask.key, std::slice::from_ref(&conversation), 1, at_ms);
         for (index, fault) in ask.faults.into_iter().enumerate() {
             let used = Used { input: ask.used.0, output: ask.used.1 };
-            self.walk.host(id(index)).by(move |seen| reply(fault, used, seen));
+            let door = if fault == Fault::Closed { Door::Refuses(REFUSED) } else { Door::Open };
+            self.walk.host(id(index)).door(door).by(move |seen| reply(fault, used, seen));
         }
         let call = call(ask.key, &conversation, ask.stream).patience(Duration::from_secs(5));
         let answer = self.walk.send(call).await;
@@ -197,6 +203,12 @@ impl Play {
         };
         self.asked_ms.insert(KEYS[ask.key].1, at_ms);
         let expected = self.expect(ask, at_ms);
+        let asked: Vec<usize> = asked
+            .into_iter()
+            .zip(ask.faults)
+            // Connections that rested may take requests when nobody listens any more.
+            .map(|(asked, fault)| if fault == Fault::Closed { 0 } else { asked })
+            .collect();
         agree!(asked, expected.asked, "requests at each provider");
         agree!(record.outcome, expected.outcome, "outcome");
         let statuses = (answer.status, record.status);
@@ -216,19 +228,25 @@ impl Play {
         let house = self.house;
         // In order; where all rest, the one that wakes first, once.
         let mut order: Vec<(usize, bool)> = Vec::new();
-        let awake: Vec<usize> = (0..PROVIDERS).filter(|at| self.wellbeing[*at].is_awake(now_ms)).collect();
+        let mut awake: Vec<usize> =
+            (0..PROVIDERS).filter(|at| self.wellbeing[*at].is_awake(now_ms)).collect();
+        awake.sort_by_key(|at| self.wellbeing[*at].is_behind(now_ms));
         order.extend(awake.iter().map(|at| (*at, false)));
         let resting = (0..PROVIDERS).filter(|at| !awake.contains(at));
         order.extend(resting.min_by_key(|at| (self.wellbeing[*at].wakes_ms(), *at)).map(|at| (at, true)));
+        // An account that may not use a model has none, as far as callers see.
+        let lacks = |at: usize| matches!(ask.faults[at], Fault::Unknown | Fault::Forbidden);
+        let only_unknown = order.iter().all(|(at, _)| lacks(*at));
         for (at, resting) in order {
             let fault = match ask.faults[at] {
                 // A document that breaks off anywhere is seen to before anything of it is passed on.
                 Fault::CutLate if !ask.stream => Fault::CutEarly,
                 other => other,
             };
-            let again = matches!(fault, Fault::Broken | Fault::HangsUp | Fault::CutEarly) && !resting;
-            asked[at] = if again { usize::try_from(house.attempts).unwrap() } else { 1 };
-            now_ms += i64::try_from(asked[at] - 1).unwrap() * RETRY_PAUSE_MS;
+            let fails = matches!(fault, Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::Closed);
+            let tries = if fails && !resting { house.attempts } else { 1 };
+            asked[at] = if fault == Fault::Closed { 0 } else { usize::try_from(tries).unwrap() };
+            now_ms += i64::from(tries - 1) * RETRY_PAUSE_MS;
             let account = self.witness(ask.key, now_ms);
             self.wellbeing[at].learns(fault, resting, house, (account, now_ms));
             let (outcome, statuses) = match fault {
@@ -236,11 +254,12 @@ impl Play {
                 Fault::Refused => (Outcome::Rejected, (400, 400)),
                 Fault::CutLate => (Outcome::Cut, (200, 502)),
                 Fault::Silent => (Outcome::Aborted, (0, 499)),
-                Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::Limited(_) => continue,
+                _ => continue,
             };
             return Expected { asked, outcome, statuses };
         }
-        Expected { asked, outcome: Outcome::Exhausted, statuses: (503, 503) }
+        let statuses = if only_unknown { (404, 404) } else { (503, 503) };
+        Expected { asked, outcome: Outcome::Exhausted, statuses }
     }
 
     async fn crowd(&mut self, key: usize, size: u8, used: (u64, u64)) -> Result<(), Divergence> {
@@ -249,7 +268,8 @@ impl Play {
             return Ok(());
         }
         let used = Used { input: used.0, output: used.1 };
-        self.walk.host(1).by(move |seen| reply(Fault::None, used, seen).after(Duration::from_secs(1)));
+        let slow = move |seen: &Seen| reply(Fault::None, used, seen).after(Duration::from_secs(1));
+        self.walk.host(1).door(Door::Open).by(slow);
         let conversations: Vec<String> = (0..size).map(|number| format!("c{number}")).collect();
         let room = self.allowance.room(key, &conversations, 2 * MAX_OUTPUT * 1_000_000, now);
         let calls: Vec<_> = conversations.iter().map(|name| self.walk.begin(call(key, name, true))).collect();
@@ -281,7 +301,7 @@ impl Play {
 
     async fn kill(&mut self, waiting: u8) -> Result<(), Divergence> {
         for index in 0..PROVIDERS {
-            self.walk.host(id(index)).always(Reply::never());
+            self.walk.host(id(index)).door(Door::Open).always(Reply::never());
         }
         for number in 0..waiting {
             drop(self.walk.begin(call(0, &format!("k{number}"), true)));
@@ -354,6 +374,7 @@ fn kind(bound: Bound) -> u8 {
         Bound::Day(_) => 1,
         Bound::Minute(_) => 2,
         Bound::Sessions(_) => 3,
+        Bound::FiveHours(_) => 4,
     }
 }
 
@@ -361,6 +382,7 @@ fn limit(bound: Bound) -> Limit {
     let (measure, window, amount) = match bound {
         Bound::Total(milli) => (Measure::Usd, Window::Total, milli * 1_000_000),
         Bound::Day(milli) => (Measure::Usd, Window::Day { reset_minute: 0 }, milli * 1_000_000),
+        Bound::FiveHours(milli) => (Measure::Usd, Window::FiveHours, milli * 1_000_000),
         Bound::Minute(most) => (Measure::Requests, Window::Minute, most),
         Bound::Sessions(most) => (Measure::Sessions, Window::Concurrent, most),
     };
@@ -384,7 +406,7 @@ fn reply(fault: Fault, used: Used, seen: &Seen) -> Reply {
         Fault::None if stream => answers::stream(DIALECT, used),
         Fault::None => answers::document(DIALECT, used),
         Fault::Broken => Reply::error(500, "api_error", "down"),
-        Fault::HangsUp => Reply::raw("HTTP/1.1 2").cut(),
+        Fault::HangsUp | Fault::Closed => Reply::raw("HTTP/1.1 2").cut(),
         Fault::CutEarly | Fault::CutLate if !stream => {
             Reply::pieces(200, "application/json").piece("{\"id\":").cut()
         }
@@ -395,6 +417,10 @@ fn reply(fault: Fault, used: Used, seen: &Seen) -> Reply {
         }
         Fault::Refused => Reply::error(400, "invalid_request_error", "no"),
         Fault::Silent => Reply::never(),
+        Fault::Unknown => Reply::error(404, "not_found_error", "model: m"),
+        Fault::Forbidden => Reply::error(403, "permission_error", "no access to model m"),
+        Fault::Unauthorised => Reply::error(401, "authentication_error", "invalid x-api-key"),
+        Fault::Empty => Reply::error(402, "billing_error", "Payment required"),
     }
 }
 

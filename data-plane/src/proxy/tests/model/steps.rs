@@ -26,6 +26,16 @@ pub enum Fault {
     CutLate,
     /// Nothing comes, and the caller leaves after five seconds.
     Silent,
+    /// Nobody listens.
+    Closed,
+    /// 404: it does not have the model.
+    Unknown,
+    /// 403: its account may not use the model.
+    Forbidden,
+    /// 401: its credential is refused.
+    Unauthorised,
+    /// 402: its account is empty.
+    Empty,
 }
 
 /// What a key or a user may do.
@@ -35,6 +45,8 @@ pub enum Bound {
     Total(i64),
     /// Milli-USD a day.
     Day(i64),
+    /// Milli-USD in the last five hours.
+    FiveHours(i64),
     /// Requests in a minute.
     Minute(i64),
     /// Sessions alive at a time.
@@ -99,6 +111,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::Refused),
         1 => Just(Fault::CutLate),
         1 => Just(Fault::Silent),
+        1 => Just(Fault::Closed),
+        1 => Just(Fault::Unknown),
+        1 => prop_oneof![Just(Fault::Forbidden), Just(Fault::Unauthorised), Just(Fault::Empty)],
     ]
 }
 
@@ -110,6 +125,7 @@ fn bound() -> impl Strategy<Value = Bound> {
     prop_oneof![
         (1i64..600).prop_map(Bound::Total),
         (1i64..600).prop_map(Bound::Day),
+        (1i64..600).prop_map(Bound::FiveHours),
         (1i64..5).prop_map(Bound::Minute),
         (1i64..3).prop_map(Bound::Sessions),
     ]
@@ -126,7 +142,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => ask.prop_map(Step::Ask),
         2 => (0..KEYS.len(), 2u8..6, used()).prop_map(|(key, size, used)| Step::Crowd { key, size, used }),
         3 => (whose(), prop::collection::vec(bound(), 0..3)).prop_map(|(whose, bounds)| Step::Limits(whose, bounds)),
-        3 => prop_oneof![Just(1u32), Just(20), Just(61), Just(301), Just(1_801), Just(86_400)].prop_map(Step::Pass),
+        3 => prop_oneof![Just(1u32), Just(20), Just(61), Just(301), Just(1_801), Just(9_001), Just(86_400)].prop_map(Step::Pass),
         // Set back further, what ends meanwhile is taken to be in the sums that counters began with.
         1 => (-2i32..1_800).prop_map(Step::Clock),
         1 => Just(Step::Restart),

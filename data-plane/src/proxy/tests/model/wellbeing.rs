@@ -4,12 +4,15 @@
 //! So many failures in a row send it to rest for the breaker's time; then one request tries it, and so many successes
 //! bring it back, one failure sends it to rest again. A 429 sends it to rest for as long as it asks, and says nothing
 //! else. What a caller does wrong says nothing. Failures of one account alone send it nowhere, unless nobody else has asked
-//! for anything for ten minutes.
+//! for anything for ten minutes. One that refuses a model, its credential or an empty account comes after the others for
+//! a minute, and is neither better nor worse for it.
 
 use super::steps::{Fault, House};
 
 /// How long failures send a provider to rest, in ms.
 pub const REST_MS: i64 = 1_800_000;
+/// How long one that refused comes after the others, in ms.
+const BEHIND_MS: i64 = 60_000;
 
 /// One provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub struct Wellbeing {
     rest: Option<Rest>,
     /// Whose requests failed since it last succeeded or was sent to rest: nobody's, one account's, anybody's.
     witnesses: Option<Option<i64>>,
+    /// Until when it comes after the others, because it refused a caller.
+    behind_ms: i64,
     /// Successes so far of the trial that it is on, or will be on when it wakes.
     trial: Option<u32>,
 }
@@ -40,6 +45,16 @@ impl Wellbeing {
         self.rest.map(|rest| rest.until_ms)
     }
 
+    /// Whether it comes after the others that are awake.
+    pub fn is_behind(&self, now_ms: i64) -> bool {
+        self.behind_ms > now_ms
+    }
+
+    /// Moments at which it changes by itself.
+    pub fn edges(&self) -> impl Iterator<Item = i64> {
+        self.wakes_ms().into_iter().chain((self.behind_ms > 0).then_some(self.behind_ms))
+    }
+
     /// Whether it serves like any other, and has nothing behind it.
     pub fn is_well(&self) -> bool {
         *self == Self::default()
@@ -59,7 +74,7 @@ impl Wellbeing {
         }
         match fault {
             Fault::None => self.succeeded(house),
-            Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::CutLate => {
+            Fault::Broken | Fault::HangsUp | Fault::CutEarly | Fault::CutLate | Fault::Closed => {
                 self.failures += 1;
                 let same = self.witnesses.is_none_or(|before| before == account);
                 self.witnesses = Some(account.filter(|_| same));
@@ -77,7 +92,8 @@ impl Wellbeing {
                 let rest = self.rest.get_or_insert(Rest { until_ms, limited: true });
                 rest.until_ms = rest.until_ms.max(until_ms);
             }
-            Fault::Refused | Fault::Silent => {}
+            Fault::Forbidden | Fault::Unauthorised | Fault::Empty => self.behind_ms = now_ms + BEHIND_MS,
+            Fault::Refused | Fault::Silent | Fault::Unknown => {}
         }
     }
 
