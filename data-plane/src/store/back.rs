@@ -67,7 +67,7 @@ impl Back {
         }
     }
 
-    fn reserve(&self) -> Reserve<'_> {
+    pub(super) fn reserve(&self) -> Reserve<'_> {
         let now_ms = now_ms();
         Reserve {
             home: self.home,

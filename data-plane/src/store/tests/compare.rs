@@ -87,8 +87,10 @@ async fn a_fixed_window_is_lowered_by_what_is_too_much() {
     assert_eq!(store.compare(&list, &more_than_there_is, now()).await.expect("compare"), [(60, None)]);
 }
 
+const PAUSE: Duration = Duration::from_millis(50);
+
 fn quick(options: Options) -> Options {
-    Options { compare_pause: Duration::from_millis(50), settle_backlog: 2, ..options }
+    Options { compare_pause: PAUSE, settle_backlog: 2, ..options }
 }
 
 #[test]
@@ -96,11 +98,17 @@ fn what_an_outage_lost_is_made_good() {
     local(async {
         let server = RedisServer::start();
         let book: Arc<Book> = Arc::default();
+        book.sum.store(100, Ordering::SeqCst);
+        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
         let worker = Worker::start(quick(with_redis(&server)), &book).await;
         let counters = [usd(DAY, 1_000, now()), usd(Window::FiveHours, 1_000, now())];
         let (request, _) = worker.reserve(&counters).await;
-        worker.settle(request, &counters, 100);
-        eventually("settled", async || worker.counted(&counters).await == 100).await;
+        worker.settle(request, &counters, 0);
+        eventually("seeded", async || worker.counted(&counters).await == 100).await;
+        // At their first touch they are compared, and then for a long time only for a reason.
+        eventually("compared", async || book.asked.load(Ordering::SeqCst) >= 2).await;
+        let over_ms = now() + 20 * ms(PAUSE);
+        eventually("the round is over", async || now() > over_ms).await;
 
         // It keeps its data, and never gets eight of ten settlements.
         server.freeze(true);
@@ -110,12 +118,16 @@ fn what_an_outage_lost_is_made_good() {
             worker.settle(request, &counters, 10);
         }
         book.sum.store(200, Ordering::SeqCst);
-        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
+        book.complete_ms.store(now() - 60_000, Ordering::SeqCst);
         eventually("they are lost", async || worker.limiter.core_for_tests().breaker.is_open()).await;
         server.freeze(false);
         for counters in [&counters[..1], &counters[1..]] {
             eventually("raised", async || worker.counted(counters).await == 200).await;
         }
+        // Others are told, until the ledger has everything.
+        let noted = || server.command(&["ZCARD", "sw:{o1}:compare"]).trim().to_owned();
+        eventually("noted", async || noted() == "2").await;
+        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
         eventually("nothing is left to do", async || {
             server.command(&["ZCARD", "sw:{o1}:compare"]).trim() == "0"
         })
@@ -184,6 +196,10 @@ fn a_counter_above_the_ledger_is_lowered_once_every_report_is_there() {
                 book.asked.load(Ordering::SeqCst) > asked && counted == want
             })
             .await;
+            // Whatever the round that has asked does, it does soon.
+            let over_ms = now() + 20 * ms(PAUSE);
+            eventually("the round is over", async || now() > over_ms).await;
+            assert_eq!(second.counted(&counters).await, want);
             second.stop().await;
             let third = Worker::start(with_redis(&server), &book).await;
             assert_eq!(third.counted(&counters).await, want);
@@ -197,11 +213,17 @@ fn what_was_seeded_while_reports_were_outstanding_is_compared_again() {
     local(async {
         let server = RedisServer::start();
         let book: Arc<Book> = Arc::default();
-        // A proxy's spool holds the last minute.
-        book.complete_ms.store(now() - 60_000, Ordering::SeqCst);
+        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
         book.sum.store(100, Ordering::SeqCst);
         let worker = Worker::start(quick(with_redis(&server)), &book).await;
         let counters = [usd(DAY, 1_000, now())];
+        assert_eq!(worker.counted(&counters).await, 100);
+        eventually("compared", async || book.asked.load(Ordering::SeqCst) >= 2).await;
+        let over_ms = now() + 20 * ms(PAUSE);
+        eventually("the round is over", async || now() > over_ms).await;
+        // A proxy's spool holds the last minute, and Redis has forgotten everything.
+        book.complete_ms.store(now() - 60_000, Ordering::SeqCst);
+        server.command(&["FLUSHALL"]);
         assert_eq!(worker.counted(&counters).await, 100);
         book.sum.store(130, Ordering::SeqCst);
         book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);

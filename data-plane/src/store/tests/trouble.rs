@@ -4,6 +4,7 @@ use super::limiter::{Book, Worker, claim, eventually, hold, local, now, with_red
 use super::redis_server::RedisServer;
 use super::*;
 use crate::limit::Counters;
+use crate::store::back::Back;
 use crate::store::{Admission, Options};
 use std::sync::Arc;
 
@@ -79,6 +80,25 @@ fn what_was_taken_without_an_answer_is_given_back() {
             worker.stop().await;
         });
     }
+}
+
+/// The conversation may be an old one, and the question may never have reached Redis.
+#[test]
+fn a_session_goes_back_only_if_the_question_without_an_answer_counted_it() {
+    let counters = Counters::from_iter([rpm(1)]);
+    let session: Arc<str> = Arc::from("old");
+    let seat = counter(Scope::Provider(ProviderId(5)), Measure::Sessions, Window::Concurrent, 1, now());
+    let line = [Candidate {
+        provider: ProviderId(5),
+        counters: Counters::from_iter([seat]),
+        estimate: NanoUsd(0),
+        reusable: true,
+    }];
+    let ask =
+        crate::store::Ask { now_ms: now() - 700, ..claim(super::request(), &counters, Some(&session), 0) };
+    let back = Back::of(&ask, Line { candidates: &line, complete: true }, None, true).expect("something");
+    let Leaves::Since(age_ms) = back.reserve().leaves else { panic!("it goes or stays, whatever it was") };
+    assert!((700..600_000).contains(&age_ms), "{age_ms}");
 }
 
 #[test]
