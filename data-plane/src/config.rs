@@ -190,7 +190,7 @@ settings! {
     "SSE_KEEPALIVE" sse_keepalive: Duration = "10s";
     /// Longest pause between two chunks of an answer, where the provider has no own value.
     "IDLE_TIMEOUT" idle_timeout: Duration = "300s";
-    /// Longest whole answer when not streaming, where the provider has no own value.
+    /// Longest wait for the head of an answer that is no stream, where the provider has no own value for the whole of one.
     "TOTAL_TIMEOUT" total_timeout: Duration = "600s";
     /// How long an upstream connection rests before it is closed; below what upstreams and their balancers keep.
     "UPSTREAM_KEEP_ALIVE" upstream_keep_alive: Duration = "50s";
@@ -229,7 +229,7 @@ settings! {
     /// Pause before the same provider is tried again.
     "RETRY_PAUSE" retry_pause: Duration = "100ms";
     /// Events of a stream that may be held back while waiting for content.
-    "STREAM_GATE_EVENTS" stream_gate_events: usize = "64";
+    "STREAM_GATE_EVENTS" stream_gate_events: usize = "2048";
     /// Bytes of a stream that may be held back while waiting for content.
     "STREAM_GATE_BYTES" stream_gate_bytes: usize = "1048576";
     /// Status of a refusal for money: 402 or 429.

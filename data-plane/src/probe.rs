@@ -23,6 +23,7 @@ use contract::ids::ProviderId;
 use contract::table::DEFAULT_GROUP;
 use contract::usage::Dialect;
 use cost::Answered;
+use futures_util::stream::{self, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Limited};
 use llm::usage::{FakeSuccess, fake_success};
@@ -34,6 +35,8 @@ use tokio::time::{sleep, timeout};
 
 /// Of an answer, what is read.
 const MAX_ANSWER: usize = 64 * 1024;
+/// So many are asked at once.
+const AT_ONCE: usize = 8;
 /// How often it is looked who is due, at most.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -56,6 +59,7 @@ struct Plan {
 }
 
 /// What the prober shares with others.
+#[derive(Clone)]
 pub struct Parts {
     /// Settings.
     pub config: Arc<Config>,
@@ -84,30 +88,34 @@ impl Prober {
                 suspects = self.health.suspected() => suspects,
                 () = sleep(tick) => BTreeSet::new(),
             };
-            for id in suspects {
-                self.confirm(id).await;
-            }
-            self.ask_again().await;
+            let mut due: Vec<ProviderId> = suspects.into_iter().filter(|id| self.may_confirm(*id)).collect();
+            due.extend(self.may_ask_again().await);
+            // One that says nothing must not hold up the others.
+            let prober = &self;
+            stream::iter(due).for_each_concurrent(AT_ONCE, |id| prober.look(id)).await;
         }
     }
 
     /// Callers were refused. However often they are, the provider is asked once in a while only.
-    async fn confirm(&mut self, id: ProviderId) {
+    fn may_confirm(&mut self, id: ProviderId) -> bool {
         let now = Instant::now();
         let first = self.config.health_probe_first;
         self.plans.retain(|_, plan| now < plan.next + self.config.health_probe_max);
         if self.plans.get(&id).is_none_or(|plan| plan.next <= now) {
             self.plans.insert(id, Plan { next: now + first, pause: first });
-            self.look(id).await;
-        } else if let Some(up) = self.table.load().upstream(id) {
+            return true;
+        }
+        if let Some(up) = self.table.load().upstream(id) {
             // Not now: the next refusal or failure raises the question again.
             let pass = self.health.pass(id);
             self.health.probed(up, Finding { probe: Probe::Unclear, pass, is_last: false }, now_ms());
         }
+        false
     }
 
     /// Those that are refused are asked at growing pauses, each by one proxy of the fleet.
-    async fn ask_again(&mut self) {
+    async fn may_ask_again(&mut self) -> Vec<ProviderId> {
+        let mut due = Vec::new();
         for id in self.health.refused() {
             let (first, most) = (self.config.health_probe_first, self.config.health_probe_max);
             let now = Instant::now();
@@ -119,9 +127,10 @@ impl Prober {
             plan.pause = pause.saturating_mul(2).min(most);
             plan.next = now + plan.pause;
             if self.limiter.elected(&format!("probe:{id}"), pause).await {
-                self.look(id).await;
+                due.push(id);
             }
         }
+        due
     }
 
     async fn look(&self, id: ProviderId) {

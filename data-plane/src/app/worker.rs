@@ -120,10 +120,15 @@ async fn serve(
         drop(settled);
     });
     if index == 0 {
-        let prober = Prober::new(common.probe(), limiter.clone(), Client::new(common.upstream.clone()));
+        let (parts, limiter, upstream) = (common.probe(), limiter.clone(), common.upstream.clone());
         let drain = stop.drain.clone();
-        tasks::spawn_local("prober", async move {
-            drain.run_until_cancelled(prober.run()).await;
+        // Who is refused comes back by it alone.
+        tasks::keep_local("prober", move || {
+            let prober = Prober::new(parts.clone(), limiter.clone(), Client::new(upstream.clone()));
+            let drain = drain.clone();
+            async move {
+                drain.run_until_cancelled(prober.run()).await;
+            }
         });
     }
     let client = Client::new(common.upstream.clone());

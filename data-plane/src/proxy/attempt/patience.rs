@@ -15,9 +15,9 @@ use tokio::time::Sleep;
 /// The waits of one attempt; zero: no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// For a sign of life of a stream; each one renews it.
+    /// For a sign of life of a stream, for the head of a document and the next piece; each one renews it.
     sign: Duration,
-    /// For the first content of a stream, for a document as a whole.
+    /// For the first content of a stream; for a document as a whole, where its provider says so.
     whole: Duration,
 }
 
@@ -35,10 +35,12 @@ impl Limits {
         Self { sign, whole: if whole.is_zero() { whole } else { whole.max(own) } }
     }
 
-    /// For a document.
+    /// For a document: for its head, and for each piece, which the idle timeout of its body bounds sooner. Of what is
+    /// coming, none is thrown away and bought again. What the provider says holds for the whole.
     pub fn of_document(config: &Config, up: &Upstream) -> Self {
         let own = up.row.total_timeout;
-        Self { sign: Duration::ZERO, whole: if own.is_zero() { config.total_timeout } else { own } }
+        let sign = if own.is_zero() { config.total_timeout } else { Duration::ZERO };
+        Self { sign, whole: own }
     }
 
     /// When the first of them is over, counted from `now`.

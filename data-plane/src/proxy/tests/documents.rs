@@ -59,3 +59,29 @@ fn a_document_behind_the_head_of_a_stream_is_paid_for_and_not_bought_again() {
         }
     });
 }
+
+/// Some gateways send white space while the model works.
+#[test]
+fn a_document_that_is_coming_is_not_bought_again() {
+    run(async {
+        let walk = pair(Dialect::OpenAi).await;
+        let mut slow = Reply::pieces(200, "application/json");
+        for _ in 0..9 {
+            slow = slow.piece("   ").wait(Duration::from_secs(100));
+        }
+        let text = r#"{"id":"c","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}}"#;
+        walk.host(1).next(slow.piece(text).end());
+        let answer = walk.post(answers::path(Dialect::OpenAi), request(Dialect::OpenAi, "m", false)).await;
+        assert_eq!((answer.status, walk.host(1).count(), walk.host(2).count()), (200, 1, 0));
+        let record = walk.records().await.remove(0);
+        assert_eq!((record.outcome, record.tokens.output), (Outcome::Completed, 5));
+        walk.host(1).next(Reply::never());
+        walk.host(2).always(answers::document(Dialect::OpenAi, USED));
+        let answer = walk.post(answers::path(Dialect::OpenAi), request(Dialect::OpenAi, "m", false)).await;
+        assert_eq!(
+            (answer.status, walk.host(2).count()),
+            (503, 0),
+            "no head in 600 s, and then no time for another"
+        );
+    });
+}
