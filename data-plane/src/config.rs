@@ -194,6 +194,8 @@ settings! {
     "TOTAL_TIMEOUT" total_timeout: Duration = "600s";
     /// How long an upstream connection rests before it is closed; below what upstreams and their balancers keep.
     "UPSTREAM_KEEP_ALIVE" upstream_keep_alive: Duration = "50s";
+    /// How old an upstream connection gets before it is not used again, so that a busy one follows its host's name.
+    "UPSTREAM_MAX_AGE" upstream_max_age: Duration = "10m";
     /// Most resting connections per upstream and worker.
     "UPSTREAM_MAX_IDLE" upstream_max_idle: usize = "512";
     /// How long an upstream's addresses are remembered.

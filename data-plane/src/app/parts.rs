@@ -61,6 +61,7 @@ impl Common {
                 tls: Tls::new(config.upstream_ca_file.as_deref())?,
                 connect_timeout: config.connect_timeout,
                 keep_alive: config.upstream_keep_alive,
+                max_age: config.upstream_max_age,
                 max_idle: config.upstream_max_idle,
                 names_ttl: config.dns_ttl,
                 trouble: Arc::default(),

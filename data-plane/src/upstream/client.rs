@@ -31,6 +31,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// How long a connection rests.
     pub keep_alive: Duration,
+    /// How old one may get.
+    pub max_age: Duration,
     /// How many rest per origin and thread.
     pub max_idle: usize,
     /// How long names are remembered.
@@ -100,7 +102,7 @@ impl Client {
     pub fn new(settings: Settings) -> Self {
         Self {
             connector: Connector::new(settings.tls, settings.names_ttl, Arc::clone(&settings.trouble)),
-            pool: Pool::new(settings.max_idle, settings.keep_alive),
+            pool: Pool::new(settings.max_idle, settings.keep_alive, settings.max_age),
             connect_timeout: settings.connect_timeout,
             trouble: settings.trouble,
             metrics: settings.metrics,

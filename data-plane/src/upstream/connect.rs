@@ -36,10 +36,16 @@ const SOCKS_PORT: u16 = 1080;
 pub(super) struct Connection {
     /// Where it leads and through which proxy, see [`Upstream::lane`].
     pub(super) lane: Rc<str>,
+    /// Since when it is open.
+    pub(super) born: Instant,
     io: Io,
 }
 
 impl Connection {
+    fn new(lane: &str, io: Io) -> Self {
+        Self { lane: lane.into(), born: Instant::now(), io }
+    }
+
     /// Reads what is there into `into`; 0: the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         let mut into = ReadBuf::new(into);
@@ -133,9 +139,9 @@ impl Connector {
         match tunnel.unwrap_or_else(|_| Err(Failure::timeout(Stage::Connect))) {
             Ok(pipe) if up.base.scheme() == "https" => {
                 let stream = self.secure(&up.base, pipe).await?;
-                Ok(Connection { lane: (&*up.lane).into(), io: Io::Tunnel(Box::new(stream)) })
+                Ok(Connection::new(&up.lane, Io::Tunnel(Box::new(stream))))
             }
-            Ok(pipe) => Ok(Connection { lane: (&*up.lane).into(), io: Io::Tunnel(pipe) }),
+            Ok(pipe) => Ok(Connection::new(&up.lane, Io::Tunnel(pipe))),
             Err(failure) if proxy.fallback => {
                 tracing::warn!(provider_id = %up.row.id, %failure, "connecting directly: the provider's proxy fails");
                 self.failed.borrow_mut().insert(origin(&proxy.url).into(), Instant::now());
@@ -162,14 +168,14 @@ impl Connector {
         #[cfg(test)]
         if let Some(network) = &self.network {
             let pipe = network.connect(base.host_str().unwrap_or_default()).await?;
-            return Ok(Connection { lane: origin(base).into(), io: Io::Tunnel(pipe) });
+            return Ok(Connection::new(origin(base), Io::Tunnel(pipe)));
         }
         let stream = self.dial(base, within).await?;
         let io = match base.scheme() {
             "https" => Io::Tls(Box::new(self.secure(base, stream).await?)),
             _ => Io::Plain(stream),
         };
-        Ok(Connection { lane: origin(base).into(), io })
+        Ok(Connection::new(origin(base), io))
     }
 
     /// A way through the proxy to the host of `base`.

@@ -18,12 +18,13 @@ pub(super) struct Pool {
     resting: RefCell<Map<Rc<str>, Vec<Resting>>>,
     max_idle: usize,
     keep_alive: Duration,
+    max_age: Duration,
     swept: Cell<bool>,
 }
 
 impl Pool {
-    pub(super) fn new(max_idle: usize, keep_alive: Duration) -> Rc<Self> {
-        Rc::new(Self { resting: RefCell::default(), max_idle, keep_alive, swept: Cell::new(false) })
+    pub(super) fn new(max_idle: usize, keep_alive: Duration, max_age: Duration) -> Rc<Self> {
+        Rc::new(Self { resting: RefCell::default(), max_idle, keep_alive, max_age, swept: Cell::new(false) })
     }
 
     /// The connection that rested last, if one still stands.
@@ -38,12 +39,17 @@ impl Pool {
         None
     }
 
-    /// Lets a connection rest.
+    /// Lets a connection rest. One that was open for long is closed: its host may have moved meanwhile, which one that is
+    /// never idle would not notice.
     pub(super) fn put(self: &Rc<Self>, connection: Connection) {
+        let now = Instant::now();
+        if now.duration_since(connection.born) >= self.max_age {
+            return;
+        }
         let mut resting = self.resting.borrow_mut();
         let list = resting.entry(Rc::clone(&connection.lane)).or_default();
         if list.len() < self.max_idle {
-            list.push(Resting { connection, since: Instant::now() });
+            list.push(Resting { connection, since: now });
         }
         drop(resting);
         self.sweep_from_time_to_time();

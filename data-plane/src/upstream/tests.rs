@@ -39,6 +39,7 @@ pub(crate) fn settings() -> Settings {
         tls: Tls::new(None).unwrap(),
         connect_timeout: PATIENCE,
         keep_alive: PATIENCE,
+        max_age: PATIENCE,
         max_idle: 8,
         names_ttl: PATIENCE,
         trouble: Default::default(),
@@ -417,6 +418,21 @@ async fn resting_connections_are_bounded_and_grow_old() {
         assert_eq!(client.resting(), 2);
         while client.resting() > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_never_idle_grows_old_as_well() {
+    local(async {
+        for (max_age, made) in [(PATIENCE, 1), (Duration::ZERO, 3)] {
+            let (up, connections) = play(|_, stream| answer_all(stream, OK)).await;
+            let client = client(|settings| settings.max_age = max_age);
+            for _ in 0..3 {
+                assert_eq!(text(client.send(&up, post("{}"), PATIENCE).await.unwrap()).await, "ok");
+            }
+            assert_eq!(connections.get(), made, "{max_age:?}");
         }
     })
     .await;
