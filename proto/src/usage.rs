@@ -174,6 +174,43 @@ words!(
     }
 );
 
+words!(
+    /// Why a provider was not asked.
+    WhySkipped {
+        /// At a limit of its own.
+        AtLimit = "at_limit",
+        /// It sleeps after failures, or a person has opened its circuit.
+        CircuitOpen = "circuit_open",
+        /// Another request is its trial.
+        OnTrial = "on_trial",
+        /// It sleeps after a 429.
+        RateLimited = "rate_limited",
+        /// Its credential is refused.
+        CredentialRefused = "credential_refused",
+        /// It refused such a call for this model a moment ago.
+        Resting = "resting",
+        /// Outside its hours.
+        OutOfHours = "out_of_hours",
+        /// Its lists do not serve the caller's program.
+        ClientNotServed = "client_not_served",
+        /// Its rules do not serve the model.
+        ModelNotServed = "model_not_served",
+        /// It serves other groups.
+        OtherGroup = "other_group",
+    }
+);
+
+/// A provider that was not asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Which provider.
+    pub provider_id: ProviderId,
+    /// Its name at the time.
+    pub provider_name: String,
+    /// Why.
+    pub why: WhySkipped,
+}
+
 /// One line of the decision trail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -274,4 +311,6 @@ pub struct UsageRecord {
     pub response_bytes: u64,
     /// Items of `messages` / `input`, 0 if not counted.
     pub messages_count: u32,
+    /// Who was not asked. Known only where somebody was left out for a while, or failed.
+    pub skipped: Vec<Skipped>,
 }

@@ -6,7 +6,7 @@ use bigdecimal::{BigDecimal, num_bigint::BigInt};
 use chrono::{DateTime, Utc};
 use contract::convert::Invalid;
 use contract::pb;
-use contract::usage::{Attempt, TokenCounts, UsageRecord, WhyUnpriced};
+use contract::usage::{Attempt, Skipped, TokenCounts, UsageRecord, WhyUnpriced};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ const MAX_COST: Decimal = Decimal::from_parts(1_000_000_000, 0, 0, false, 0);
 const MAX_TIME_MS: i64 = 253_402_214_400_000;
 /// Attempts kept of a decision trail.
 const MAX_ATTEMPTS: usize = 64;
+/// Providers that were not asked; a proxy names no more than these.
+const MAX_SKIPPED: usize = 16;
 
 /// The row of a record.
 pub(super) fn read(wire: pb::UsageRecord) -> Result<RecordRow, Invalid> {
@@ -73,7 +75,10 @@ pub(super) fn read(wire: pb::UsageRecord) -> Result<RecordRow, Invalid> {
         duration_ms: i32::try_from(record.duration_ms).unwrap_or(i32::MAX),
         ttft_ms: record.ttft_ms.map(|ms| i32::try_from(ms).unwrap_or(i32::MAX)),
         retry_count: i16::try_from(record.attempts.len().saturating_sub(1)).unwrap_or(i16::MAX),
-        attempts: record.attempts.into_iter().take(MAX_ATTEMPTS).map(attempt).collect(),
+        // One trail: first who was not asked, then the attempts.
+        attempts: (record.skipped.into_iter().take(MAX_SKIPPED).map(skipped))
+            .chain(record.attempts.into_iter().take(MAX_ATTEMPTS).map(attempt))
+            .collect(),
         user_agent: record.user_agent.map(name),
         client_ip: record.client_ip.map(name),
         trace_id: record.trace_id.map(name),
@@ -123,6 +128,15 @@ fn other(tokens: &TokenCounts) -> Option<Value> {
         .map(|(class, count)| (class.to_owned(), json!(count)))
         .collect();
     (!some.is_empty()).then_some(Value::Object(some))
+}
+
+fn skipped(skipped: Skipped) -> Value {
+    json!({
+        "provider_id": skipped.provider_id.0,
+        "provider_name": name(skipped.provider_name),
+        "reason": "skipped",
+        "detail": skipped.why.as_str(),
+    })
 }
 
 fn attempt(attempt: Attempt) -> Value {

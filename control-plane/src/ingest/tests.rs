@@ -232,7 +232,7 @@ type Spoil = fn(&mut pb::UsageRecord);
 async fn a_record_that_cannot_be_stored_is_refused_alone() {
     let pool = testing::database().await;
     let mut conn = pool.write().await.expect("connection");
-    let spoilt: [(&str, Spoil); 9] = [
+    let spoilt: [(&str, Spoil); 10] = [
         ("id", |r| r.id = vec![1; 3].into()),
         ("outcome", |r| r.outcome = "nice".to_owned()),
         ("started_at_ms", |r| r.started_at_ms = i64::MAX),
@@ -240,6 +240,7 @@ async fn a_record_that_cannot_be_stored_is_refused_alone() {
         ("cost", |r| r.cost = Some("99999999999999".to_owned())),
         ("unpriced", |r| r.unpriced = "gift".to_owned()),
         ("held_cost", |r| r.held_cost = Some("-1".to_owned())),
+        ("skipped.why", |r| r.skipped = vec![skipped(1, "for no reason")]),
         ("cost_multiplier", |r| r.cost_multiplier = "-1".to_owned()),
         ("status", |r| r.status = 60_000),
     ];
@@ -260,12 +261,23 @@ async fn a_record_that_cannot_be_stored_is_refused_alone() {
         selected_by: "initial_selection".to_owned(),
         ..Default::default()
     }];
+    odd.skipped = (0..99).map(|number| skipped(number, "at_limit")).collect();
     records.push(odd);
     let written = write(&mut conn, records).await.expect("write");
     assert_eq!(written.inserted, 1);
     let fields: Vec<_> = written.refused.iter().map(|r| r.reason.split(':').next().unwrap_or("")).collect();
     assert_eq!(fields, spoilt.map(|(field, _)| field));
     assert_eq!(count(&mut conn).await, 1);
+    // One trail, bounded: who was not asked, then the attempts, which alone are tries.
+    let trail = usage_records::table.select((usage_records::attempts, usage_records::retry_count));
+    let (trail, retries): (serde_json::Value, i16) = trail.first(&mut *conn).await.expect("trail");
+    assert_eq!((trail.as_array().map(Vec::len), retries), (Some(17), 0));
+    assert_eq!((&trail[0]["reason"], &trail[0]["detail"]), (&"skipped".into(), &"at_limit".into()));
+    assert_eq!(trail[16]["reason"], "retry_failed");
+}
+
+fn skipped(provider_id: i64, why: &str) -> pb::Skipped {
+    pb::Skipped { provider_id, provider_name: "P".to_owned(), why: why.to_owned() }
 }
 
 #[tokio::test]

@@ -148,6 +148,11 @@ impl Book {
         self.0.rests.add(id, what, now_ms, until_ms);
     }
 
+    /// Why it is asleep, for people: whether it is on trial, and the reason of its state.
+    pub fn reason(&self, id: ProviderId) -> (bool, &'static str) {
+        self.entry(id).map_or((false, ""), |entry| entry.lock().machine.reason())
+    }
+
     /// Whether it is to be left out. Costs one atomic while nobody rests.
     pub fn rests(&self, id: ProviderId, what: (EndpointKind, &str), now_ms: i64) -> bool {
         self.0.rests.has(id, what, now_ms)

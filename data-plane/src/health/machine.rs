@@ -124,6 +124,11 @@ impl Machine {
         self.state
     }
 
+    /// Whether it is on trial, and why it is where it is.
+    pub fn reason(&self) -> (bool, &'static str) {
+        (matches!(self.state, State::HalfOpen { .. }), self.reason)
+    }
+
     /// Number of the last transition.
     pub fn epoch(&self) -> i64 {
         self.epoch

@@ -89,5 +89,6 @@ pub fn record(table: &Snapshot, proxy_id: &str, answered: &Answered<'_>) -> Opti
         request_bytes: question.bytes(),
         response_bytes: text.len() as u64,
         messages_count: 1,
+        skipped: Vec::new(),
     })
 }

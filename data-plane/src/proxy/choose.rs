@@ -83,9 +83,18 @@ pub struct Trail {
     /// At limits of their own, so they were not tried.
     full: SmallVec<[ProviderId; 8]>,
     last_resort_used: bool,
+    /// Others were asked before them for room that they did not have.
+    crowded: SmallVec<[ProviderId; 8]>,
+    /// Somebody who could serve was left out, for a while.
+    left_out: bool,
 }
 
 impl Trail {
+    /// Whether it is worth telling who was not asked: somebody was left out for a while, or failed.
+    pub fn is_telling(&self) -> bool {
+        self.left_out || self.tried.len() > 1
+    }
+
     /// Providers tried so far.
     pub fn len(&self) -> usize {
         self.tried.len()
@@ -126,6 +135,7 @@ impl Trail {
         awake.retain(|up| !matches!(health.peek(up.row.id, wish.now_ms), Gate::Asleep { .. }));
         let mut ready = awake.clone();
         ready.retain(|up| !rests(up, wish, health));
+        self.left_out |= ready.len() < able.len();
         // Those that refused such a call a moment ago come after all others, and before nobody.
         for mut tier in [ready, awake] {
             while let Some(up) = best(&tier, wish, rotation) {
@@ -267,5 +277,6 @@ fn add(tier: &[&Arc<Upstream>], current: &mut [i64], chosen: usize, times: i64) 
 }
 
 pub mod line;
+mod skipped;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use crate::health::fault::{Then, Whose};
 use crate::table::{Snapshot, Upstream};
 use crate::telemetry::trace;
 use contract::ids::ProviderId;
-use contract::usage::{AttemptResult, SelectedBy};
+use contract::usage::{AttemptResult, SelectedBy, Skipped};
 use http::StatusCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,10 @@ impl Proxy {
                 First::Choose => self.choose(meter, &mut trail, bound).await,
                 First::Nobody => Err(Nothing::AtLimit),
             };
+            if trail.is_telling() || choice.is_err() {
+                let nothing = choice.as_ref().err().copied();
+                meter.skips(|opening| self.skipped(&trail, opening, bound, nothing));
+            }
             let choice = match choice {
                 Ok(choice) => choice,
                 Err(nothing) => break nothing,
@@ -86,6 +90,19 @@ impl Proxy {
             Duration::from_millis(u64::try_from(until - wish.now_ms).unwrap_or(0))
         });
         left.max(LEAST_RETRY)
+    }
+
+    /// Who was not asked, and why.
+    #[cold]
+    fn skipped(
+        &self,
+        trail: &Trail,
+        opening: &Opening,
+        bound: Option<ProviderId>,
+        nothing: Option<Nothing>,
+    ) -> Vec<Skipped> {
+        let table = &*opening.table;
+        trail.skipped(&self.ground(table, opening), &Self::wish(table, opening, bound), nothing)
     }
 
     /// What the provider's health hears of a fault, and how long it is left out of the choice for such calls.

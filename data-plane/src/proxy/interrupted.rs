@@ -77,6 +77,7 @@ fn record(shared: &Shared, table: &Snapshot, entry: Entry<'static>) -> UsageReco
         request_bytes: entry.request_bytes,
         response_bytes: 0,
         messages_count: entry.messages,
+        skipped: Vec::new(),
     }
 }
 

@@ -24,7 +24,7 @@ use crate::telemetry::{self, trace};
 use bill::Usage;
 use contract::ids::ProviderId;
 use contract::money::NanoUsd;
-use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, UsageRecord, WhyUnpriced};
+use contract::usage::{Attempt, AttemptResult, Outcome, SelectedBy, Skipped, UsageRecord, WhyUnpriced};
 use llm::usage::UsageScanner;
 use rust_decimal::Decimal;
 use std::cell::Cell;
@@ -58,6 +58,8 @@ pub struct Meter {
     pass: Pass,
     upstream_model: Option<String>,
     attempts: Vec<Attempt>,
+    /// Who was not asked, where that is worth telling.
+    skipped: Vec<Skipped>,
     /// The attempt that runs; what is known of it goes into the trail if the caller hangs up meanwhile.
     running: Option<Running>,
     /// Follows the answer from its first byte on, also while it is held back.
@@ -96,6 +98,7 @@ impl Meter {
             pass: Pass::default(),
             upstream_model: None,
             attempts: Vec::new(),
+            skipped: Vec::new(),
             running: None,
             scanner: None,
             is_with_upstream: Cell::new(false),
@@ -238,6 +241,14 @@ impl Meter {
         self.is_not_with_upstream();
     }
 
+    /// Who is not asked. The first time counts: later most of them are those that were tried.
+    #[cold]
+    pub fn skips(&mut self, whom: impl FnOnce(&Opening) -> Vec<Skipped>) {
+        if self.skipped.is_empty() {
+            self.skipped = whom(&self.opening);
+        }
+    }
+
     /// How many attempts there were.
     pub fn attempts(&self) -> usize {
         self.attempts.len()
@@ -355,6 +366,7 @@ impl Meter {
             request_bytes: opening.request_bytes,
             response_bytes: self.response_bytes,
             messages_count: opening.messages_count,
+            skipped: std::mem::take(&mut self.skipped),
         }
     }
 }

@@ -105,6 +105,7 @@ pub(crate) fn record(number: i64) -> UsageRecord {
         request_bytes: 0,
         response_bytes: 0,
         messages_count: 0,
+        skipped: Vec::new(),
     }
 }
 

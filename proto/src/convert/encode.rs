@@ -61,6 +61,13 @@ impl UsageRecord {
         if let Some(held) = self.held_cost {
             decimal(37, held, out);
         }
+        for skipped in &self.skipped {
+            message(38, out, |out| {
+                signed(1, skipped.provider_id.0, out);
+                text(2, &skipped.provider_name, out);
+                text(3, skipped.why.as_str(), out);
+            });
+        }
     }
 }
 
@@ -168,7 +175,9 @@ mod tests {
     use super::*;
     use crate::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
     use crate::pb;
-    use crate::usage::{AttemptResult, Dialect, Outcome, SelectedBy, UsageSource, WhyUnpriced};
+    use crate::usage::{
+        AttemptResult, Dialect, Outcome, SelectedBy, Skipped, UsageSource, WhySkipped, WhyUnpriced,
+    };
     use proptest::prelude::*;
     use prost::Message;
 
@@ -201,8 +210,14 @@ mod tests {
         let numbers = prop::collection::vec(any::<u64>(), 12);
         let parts = prop::collection::btree_map("[a-z_0-9]{0,20}", money(), 0..4);
         let attempts = prop::collection::vec(attempt(), 0..4);
+        let skipped = ("[a-z]{0,200}", any::<i64>()).prop_map(|(provider_name, number)| Skipped {
+            provider_id: ProviderId(number),
+            provider_name,
+            why: WhySkipped::ALL[number.unsigned_abs() as usize % WhySkipped::ALL.len()],
+        });
+        let attempts = (attempts, prop::collection::vec(skipped, 0..3));
         (texts, numbers, parts, attempts, prop::option::of(money()), money()).prop_map(
-            |(mut texts, numbers, cost_parts, attempts, cost, cost_multiplier)| {
+            |(mut texts, numbers, cost_parts, (attempts, skipped), cost, cost_multiplier)| {
                 let mut next = || texts.pop().flatten();
                 let signed = |at: usize| numbers[at].cast_signed();
                 let short = |at: usize| (numbers[at] >> 40) as u32;
@@ -255,6 +270,7 @@ mod tests {
                     messages_count: short(8),
                     unpriced: cost.is_none().then_some(WhyUnpriced::ALL[numbers[4] as usize % 2]),
                     held_cost: cost.map(|cost| cost + Decimal::ONE),
+                    skipped,
                 }
             },
         )

@@ -4,7 +4,8 @@ use super::{Invalid, decimal};
 use crate::ids::{Generation, KeyId, ProviderId, RequestId, UserId};
 use crate::pb;
 use crate::usage::{
-    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, TokenCounts, UsageRecord, UsageSource, WhyUnpriced,
+    Attempt, AttemptResult, Dialect, Outcome, SelectedBy, Skipped, TokenCounts, UsageRecord, UsageSource,
+    WhySkipped, WhyUnpriced,
 };
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -89,6 +90,22 @@ impl TryFrom<pb::Attempt> for Attempt {
     }
 }
 
+impl From<&Skipped> for pb::Skipped {
+    fn from(row: &Skipped) -> Self {
+        let why = row.why.as_str().to_owned();
+        Self { provider_id: row.provider_id.0, provider_name: row.provider_name.clone(), why }
+    }
+}
+
+impl TryFrom<pb::Skipped> for Skipped {
+    type Error = Invalid;
+
+    fn try_from(wire: pb::Skipped) -> Result<Self, Invalid> {
+        let why = word(WhySkipped::parse, &wire.why, "skipped.why")?;
+        Ok(Self { provider_id: ProviderId(wire.provider_id), provider_name: wire.provider_name, why })
+    }
+}
+
 impl From<&UsageRecord> for pb::UsageRecord {
     fn from(row: &UsageRecord) -> Self {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
@@ -130,6 +147,7 @@ impl From<&UsageRecord> for pb::UsageRecord {
             messages_count: row.messages_count,
             unpriced: row.unpriced.map_or_else(String::new, |why| why.as_str().to_owned()),
             held_cost: row.held_cost.map(|cost| cost.to_string()),
+            skipped: row.skipped.iter().map(pb::Skipped::from).collect(),
         }
     }
 }
@@ -188,6 +206,7 @@ impl TryFrom<pb::UsageRecord> for UsageRecord {
                 .map(|why| word(WhyUnpriced::parse, &why, "unpriced"))
                 .transpose()?,
             held_cost: wire.held_cost.map(|cost| decimal(&cost, "held_cost")).transpose()?,
+            skipped: wire.skipped.into_iter().map(Skipped::try_from).collect::<Result<_, _>>()?,
         })
     }
 }

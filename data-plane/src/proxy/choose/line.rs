@@ -25,6 +25,8 @@ pub struct Line<'a> {
     spots: SmallVec<[Spot; MOST]>,
     /// Whether there are no others.
     pub complete: bool,
+    /// Whether some of them sleep or rest.
+    left_out: bool,
     rotation: &'a Rotation,
     /// Whose turn is taken already, so that requests that ask at the same time ask others first.
     turn: Option<usize>,
@@ -32,7 +34,7 @@ pub struct Line<'a> {
 
 impl<'a> Line<'a> {
     fn new(rotation: &'a Rotation) -> Self {
-        Self { spots: SmallVec::new(), complete: true, rotation, turn: None }
+        Self { spots: SmallVec::new(), complete: true, left_out: false, rotation, turn: None }
     }
 
     fn push(&mut self, upstream: &Arc<Upstream>, by: SelectedBy, among: &[&Arc<Upstream>]) {
@@ -101,6 +103,7 @@ impl Trail {
         let mut resting = awake.clone();
         resting.retain(|up| super::rests(up, wish, health));
         awake.retain(|up| !resting.iter().any(|other| other.row.id == up.row.id));
+        line.left_out = !resting.is_empty() || !asleep.is_empty();
         for mut ready in [awake, resting] {
             while !ready.is_empty() && line.complete {
                 let tier = tier(&ready, wish);
@@ -127,6 +130,7 @@ impl Trail {
     /// Nobody of the line has room.
     pub fn pass(&mut self, line: &Line<'_>) {
         self.full.extend(line.spots.iter().map(|spot| spot.upstream.row.id));
+        self.left_out = true;
     }
 
     /// The line's number `at` has room, and is the one to which the session is bound, or not. `None`: it has fallen
@@ -139,6 +143,8 @@ impl Trail {
         wish: &Wish<'_>,
     ) -> Option<Choice> {
         let spot = line.spots.get(at)?;
+        self.left_out |= line.left_out || at > 0;
+        self.crowded.extend(line.spots[..at].iter().map(|spot| spot.upstream.row.id));
         let (upstream, mut by) = (Arc::clone(&spot.upstream), spot.by);
         if by == SelectedBy::Initial
             && Some(upstream.row.id) == wish.bound

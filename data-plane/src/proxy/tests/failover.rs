@@ -5,7 +5,9 @@ use super::host::Host;
 use super::reply::Reply;
 use super::walk::{Walk, run};
 use crate::upstream::memory::Door;
-use contract::usage::{AttemptResult, Dialect, Outcome};
+use contract::table::{Limit, MatchType, Measure, ModelRule};
+use contract::usage::{AttemptResult, Dialect, Outcome, WhySkipped};
+use contract::window::Window;
 use std::time::Duration;
 
 const USED: Used = Used { input: 10, output: 5 };
@@ -218,4 +220,71 @@ fn a_body_that_took_long_is_still_sent() {
         assert_eq!(answer.status, 503, "one provider is asked, then the time is over");
         assert_eq!((walk.host(1).seen().len(), walk.host(2).seen().len()), (1, 0));
     });
+}
+
+#[test]
+fn the_trail_tells_who_was_not_asked_and_why() {
+    run(async {
+        let walk = Walk::new().providers(1..=7, |id, row| {
+            row.priority = i32::try_from(id).unwrap();
+            row.breaker.failure_threshold = 1;
+            row.max_attempts = Some(1);
+            row.disable_session_reuse = true;
+        });
+        let walk = walk.rows(|rows| {
+            let [_, busy, grouped, models, clients, off, _] = &mut rows.providers[..] else {
+                panic!("seven")
+            };
+            busy.limits = vec![rpm(1)];
+            grouped.groups = vec!["others".into()];
+            models.allowed_models =
+                vec![ModelRule { match_type: MatchType::Exact, pattern: "another".to_owned(), target: None }];
+            clients.allowed_clients = vec!["another".to_owned()];
+            off.enabled = false;
+        });
+        let walk = walk.start().await;
+        (1..=7).for_each(|id| _ = walk.host(id).always(answers::document(Dialect::Anthropic, USED)));
+        let ask = async |model: &str| {
+            let answer = walk.post("/v1/messages", request(Dialect::Anthropic, model, false)).await;
+            let record = walk.records().await.remove(0);
+            let skipped = record.skipped.iter().map(|one| (one.provider_id.0, one.why)).collect::<Vec<_>>();
+            (answer.status, record.provider_id.map(|id| id.0), skipped)
+        };
+        // Rules that are always the same are no news while the first choice serves.
+        assert_eq!(ask("m").await, (200, Some(1), vec![]));
+        let by_rules =
+            [(5, WhySkipped::ClientNotServed), (4, WhySkipped::ModelNotServed), (3, WhySkipped::OtherGroup)];
+        let with = |more: &[(i64, WhySkipped)]| [more, &by_rules].concat();
+        walk.host(1).next(Reply::error(500, "api_error", "down"));
+        assert_eq!(ask("m").await, (200, Some(2), with(&[])), "1 failed");
+        let (full, open) = (WhySkipped::AtLimit, WhySkipped::CircuitOpen);
+        assert_eq!(ask("m").await, (200, Some(7), with(&[(2, full), (1, open)])));
+        walk.host(7).next(Reply::error(429, "rate_limit_error", "slow").header("retry-after", "30"));
+        let (_, _, skipped) = ask("m").await;
+        assert_eq!(skipped, with(&[(2, full), (1, open)]));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let (_, asked, skipped) = ask("m").await;
+        assert_eq!((asked, skipped), (Some(1), with(&[(7, WhySkipped::RateLimited)])), "1 is on trial");
+    });
+}
+
+#[test]
+fn a_refusal_tells_whom_it_could_not_ask() {
+    run(async {
+        let walk = Walk::new().providers([1, 2], |id, row| {
+            row.groups = vec![if id == 1 { "others".into() } else { "default".into() }];
+            row.allowed_clients = vec!["another".to_owned()];
+        });
+        let walk = walk.start().await;
+        let answer = walk.post("/v1/messages", request(Dialect::Anthropic, "m", false)).await;
+        assert!(!answer.text().contains("client"), "callers are not told: {}", answer.text());
+        let record = walk.records().await.remove(0);
+        let skipped: Vec<_> = record.skipped.iter().map(|one| (one.provider_id.0, one.why)).collect();
+        assert_eq!(skipped, [(2, WhySkipped::ClientNotServed), (1, WhySkipped::OtherGroup)]);
+    });
+}
+
+/// So many requests a minute.
+fn rpm(amount: i64) -> Limit {
+    Limit { measure: Measure::Requests, window: Window::Minute, amount, since_ms: None }
 }

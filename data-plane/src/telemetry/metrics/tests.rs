@@ -43,6 +43,7 @@ pub(in crate::telemetry) fn record() -> UsageRecord {
         request_bytes: 1,
         response_bytes: 1,
         messages_count: 0,
+        skipped: Vec::new(),
     }
 }
 

@@ -113,7 +113,7 @@ pub struct LogView {
     pub ttft_ms: Option<i32>,
     pub first_byte_ms: Option<i32>,
     pub error_message: Option<String>,
-    /// The decision trail.
+    /// The decision trail: providers that were not asked (`reason` is `skipped`, `errorMessage` says why), then the attempts.
     #[schema(value_type = Vec<Object>)]
     pub provider_chain: Value,
     pub blocked_by: Option<String>,
