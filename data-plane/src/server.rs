@@ -27,6 +27,7 @@ use std::time::Duration;
 use strangers::Stranger;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that the kernel may hold until a thread accepts them.
@@ -68,6 +69,12 @@ pub struct Settings {
     pub hurry: CancellationToken,
     /// Numbers.
     pub metrics: Arc<Metrics>,
+}
+
+/// An answer that can say why it ends before its end.
+pub trait LastWords {
+    /// What may follow what it has said; `None`: nothing can. Afterwards it is over.
+    fn last_words(&mut self) -> Option<Bytes>;
 }
 
 /// Binds one socket per thread to the same address; with port 0 the kernel picks one port for all. Nobody can connect
@@ -122,7 +129,7 @@ impl Server {
     where
         H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
         F: Future<Output = Response<B>> + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + LastWords + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
         let listener = TcpListener::from_std(listener)?;
@@ -158,7 +165,7 @@ impl Server {
     ) where
         H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + 'static,
         F: Future<Output = Response<B>> + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + LastWords + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
         match accepted {
@@ -181,7 +188,7 @@ impl Server {
     where
         H: Fn(Request<Incoming>, SocketAddr) -> F + 'static,
         F: Future<Output = Response<B>> + 'static,
-        B: http_body::Body<Data = bytes::Bytes> + Unpin + 'static,
+        B: http_body::Body<Data = bytes::Bytes> + LastWords + Unpin + 'static,
         B::Error: std::error::Error + Send + Sync,
     {
         // Without it each event of a stream waits for the acknowledgement of the one before.
@@ -213,6 +220,13 @@ impl Server {
             () = self.settings.hurry.cancelled() => {}
         }
         let cut = self.open.borrow().len();
+        if cut > 0 && !self.settings.hurry.is_cancelled() {
+            for state in self.open.borrow().values() {
+                state.end();
+            }
+            // Who does not take it in that time is cut off.
+            let _ = timeout(self.settings.linger_timeout, self.all_closed()).await;
+        }
         for state in self.open.borrow().values() {
             state.abort();
         }

@@ -5,11 +5,12 @@ use super::opening::Open;
 use super::parts::Common;
 use super::{Error, Stop};
 use crate::probe::Prober;
-use crate::proxy::Proxy;
-use crate::server::Server;
+use crate::proxy::{self, Proxy};
+use crate::server::{LastWords, Server};
 use crate::store::{self, Limiter, Settler};
 use crate::tasks;
 use crate::upstream::Client;
+use bytes::Bytes;
 use socket2::Socket;
 use std::io;
 use std::net::TcpListener;
@@ -91,6 +92,12 @@ fn run(seat: (usize, Door), common: &Common, stop: &Stop, stands: &Stands) -> io
             }
         }
     })
+}
+
+impl LastWords for proxy::Body {
+    fn last_words(&mut self) -> Option<Bytes> {
+        Self::last_words(self)
+    }
 }
 
 /// A thread's part of the traffic port.

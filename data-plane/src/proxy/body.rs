@@ -4,6 +4,7 @@ use super::leave::Relay;
 use super::silence::{Early, Next};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use llm::error_body::{ErrorBody, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -26,6 +27,21 @@ impl Body {
     /// A body that is known as a whole.
     pub fn whole(bytes: Bytes) -> Self {
         Self::Whole(Some(bytes))
+    }
+
+    /// What a stream that is ended by a shutdown says to its caller: an error of the dialect, after which clients ask
+    /// again. Only streams can.
+    #[cold]
+    pub fn last_words(&self) -> Option<Bytes> {
+        let (dialect, render): (_, fn(_, &_) -> _) = match self {
+            Self::Whole(_) => return None,
+            Self::Stream(relay) => (relay.is_open()?, llm::error_body::stream_error_event),
+            Self::Early(early) => (early.dialect(), llm::error_body::failure_event),
+        };
+        let text = "this gateway is shut down; send the request again";
+        let error = ErrorBody::new(503, ErrorKind::of_status(503), text).with_code("shutting_down");
+        // A half-written event before it must not swallow it: an empty line ends whatever was open.
+        Some([b"\n\n".as_slice(), &render(dialect, &error)].concat().into())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::tasks;
 use crate::upstream::{self, Heard};
 use bytes::Bytes;
-use contract::usage::Outcome;
+use contract::usage::{Dialect, Outcome};
 use http_body::SizeHint;
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -119,6 +119,11 @@ impl Relay {
     /// The next bytes for the caller.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         self.stream.as_mut().map_or(Poll::Ready(None), |stream| stream.poll_next(cx))
+    }
+
+    /// The dialect of a stream of events that has not come to its end.
+    pub fn is_open(&self) -> Option<Dialect> {
+        self.stream.as_ref()?.is_open()
     }
 
     /// Whether nothing more will come.

@@ -102,6 +102,11 @@ impl Stream {
         stream
     }
 
+    /// The dialect of a stream of events that has not come to its end.
+    pub fn is_open(&self) -> Option<Dialect> {
+        self.events.filter(|_| !self.meter.is_finished())
+    }
+
     /// Whether nothing more will come.
     pub fn is_end(&self) -> bool {
         self.held.is_empty() && self.upstream.is_none()

@@ -142,6 +142,11 @@ impl Early {
         Self { walk, beat, alarm: Box::pin(sleep_until(Instant::now())) }
     }
 
+    /// The caller's protocol.
+    pub fn dialect(&self) -> Dialect {
+        self.beat.dialect
+    }
+
     /// What comes next.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
         if let Poll::Ready(answer) = self.walk.as_mut().poll(cx) {

@@ -1,10 +1,10 @@
 //! One caller's connection: hyper's HTTP/1 with our limits on waiting. One alarm per connection, not per request:
 //! it is set far out and looks, when it rings, at what the connection is doing; requests do not touch it.
 
-use super::Settings;
 use super::link::Link;
 use super::refused::Beginning;
 use super::strangers::{Stranger, Strangers};
+use super::{LastWords, Settings};
 use crate::clock::Instant;
 use crate::telemetry::metrics::{Metrics, Running};
 use bytes::Bytes;
@@ -68,6 +68,8 @@ pub(super) struct State {
     blocked: Cell<Option<Instant>>,
     /// Since when.
     draining: Cell<Option<Instant>>,
+    /// Whether answers are to end now.
+    ending: Cell<bool>,
     waker: OnceCell<Waker>,
     task: OnceCell<AbortHandle>,
     pub(super) beginning: Beginning,
@@ -83,6 +85,7 @@ impl State {
             since: Cell::new(Instant::now()),
             blocked: Cell::new(None),
             draining: Cell::new(None),
+            ending: Cell::new(false),
             waker: OnceCell::new(),
             task: OnceCell::new(),
             beginning: Beginning::default(),
@@ -94,6 +97,14 @@ impl State {
     /// No further request; what runs may end.
     pub(super) fn drain(&self) {
         self.draining.set(Some(Instant::now()));
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// What runs is to end now, in its own words where it has any.
+    pub(super) fn end(&self) {
+        self.ending.set(true);
         if let Some(waker) = self.waker.get() {
             waker.wake_by_ref();
         }
@@ -176,7 +187,7 @@ pub(super) async fn serve<H, F, B>(
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F + 'static,
     F: Future<Output = Response<B>> + 'static,
-    B: http_body::Body<Data = Bytes> + Unpin + 'static,
+    B: http_body::Body<Data = Bytes> + LastWords + Unpin + 'static,
     B::Error: std::error::Error + Send + Sync,
 {
     let mut builder = http1::Builder::new();
@@ -335,7 +346,7 @@ where
         Box::pin(async move {
             let answer = answer.await;
             judge.sees(answer.extensions());
-            Ok(answer.map(|body| Tracked { body, _busy: busy }))
+            Ok(answer.map(|body| Tracked { body, busy, is_over: false }))
         })
     }
 }
@@ -355,12 +366,23 @@ impl Drop for Busy {
 /// An answer's body; its end is the end of the request.
 pub(super) struct Tracked<B> {
     body: B,
-    _busy: Busy,
+    busy: Busy,
+    /// Its last words are said.
+    is_over: bool,
 }
 
-impl<B: http_body::Body<Data = Bytes>> http_body::Body for Tracked<B>
+impl<B: LastWords> Tracked<B> {
+    #[cold]
+    fn last_words(&mut self) -> Option<Bytes> {
+        let words = self.body.last_words().filter(|_| !self.is_over);
+        self.is_over |= words.is_some();
+        words
+    }
+}
+
+impl<B> http_body::Body for Tracked<B>
 where
-    B: Unpin,
+    B: http_body::Body<Data = Bytes> + LastWords + Unpin,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -369,11 +391,20 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        if this.busy.state.ending.get() {
+            if let Some(words) = this.last_words() {
+                return Poll::Ready(Some(Ok(Frame::data(words))));
+            }
+            if this.is_over {
+                return Poll::Ready(None);
+            }
+        }
+        Pin::new(&mut this.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.is_over || self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -15,6 +15,12 @@ const GET: &str = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
+impl LastWords for Body {
+    fn last_words(&mut self) -> Option<Bytes> {
+        None
+    }
+}
+
 /// The mark of answers to strangers.
 #[derive(Clone)]
 struct Unknown;

@@ -51,9 +51,33 @@ async fn a_stream_beyond_the_deadline_is_cut_and_recorded() -> Result<()> {
     assert!(answer.chunk().await?.is_some());
     assert_eq!(scene.fleet.stop_proxy(0, PATIENCE).await?, Some(0), "{}", scene.fleet.all_logs()?);
     let rest = read(answer).await;
-    assert!(!rest.is_whole(Dialect::Messages));
+    assert!(!rest.is_whole(Dialect::Messages) && rest.text.contains("shut down"), "{}", rest.text);
     scene.upstream.eventually(|stats| stats.all().in_flight == 0).await;
     scene.fleet.expect_records("outcome <> 'completed'", 1).await?;
+    scene.fleet.expect_records("true", 1).await
+}
+
+/// A stream of which nothing has come but keep-alives when its proxy is told to stop; all that it says from then on.
+async fn behind_a_keep_alive(answer: Answer, limit: &str) -> Result<(Scene, crate::answers::Read)> {
+    let plan = Fleet::plan().proxies(1).proxy_env("SSE_KEEPALIVE", "200ms").proxy_env("DRAIN_TIMEOUT", limit);
+    let mut scene = Scene::open(plan).await?;
+    scene.upstream.script([answer]);
+    let mut answer = scene.alice(0).message(CLAUDE, true).await?;
+    assert!(answer.chunk().await?.is_some());
+    let rest = tokio::spawn(read(answer));
+    assert_eq!(scene.fleet.stop_proxy(0, PATIENCE).await?, Some(0), "{}", scene.fleet.all_logs()?);
+    Ok((scene, rest.await?))
+}
+
+#[tokio::test]
+async fn a_stream_behind_a_keep_alive_is_finished_too_or_ends_with_an_error_event() -> Result<()> {
+    let (scene, answer) = behind_a_keep_alive(Answer::ok().delay(Duration::from_secs(3)), "30s").await?;
+    assert!(answer.is_whole(Dialect::Messages), "{}", answer.text);
+    scene.fleet.expect_records("outcome = 'completed'", 1).await?;
+    let (scene, answer) = behind_a_keep_alive(Answer::silence(), "1s").await?;
+    assert!(!answer.is_whole(Dialect::Messages) && answer.text.contains("event: error"), "{}", answer.text);
+    assert!(answer.text.contains("shut down"), "{}", answer.text);
+    scene.fleet.expect_records("outcome = 'aborted'", 1).await?;
     scene.fleet.expect_records("true", 1).await
 }
 
