@@ -41,6 +41,14 @@ pub struct Service<'a> {
     pub kind: ProviderKind,
     /// Product of all multipliers.
     pub multiplier: Decimal,
+    /// Whether it is served in fast mode, which costs a multiple of the usual prices.
+    pub fast: bool,
+}
+
+impl Service<'_> {
+    fn multiplier(&self, price: &Price) -> Decimal {
+        if self.fast { self.multiplier * price.in_fast_mode() } else { self.multiplier }
+    }
 }
 
 /// What a request costs.
@@ -113,6 +121,7 @@ pub fn bill(table: &Snapshot, service: &Service<'_>, tokens: &TokenCounts, prior
     let multiplier = service.multiplier;
     match pricing(table, service.owner, &service.names) {
         Pricing::Row(row, price) => {
+            let multiplier = service.multiplier(price);
             let cost = price.cost(tokens, multiplier, priority);
             let parts = cost.parts.into_iter().map(|(name, part)| (name.to_owned(), part)).collect();
             Bill { cost: Some(cost.total), parts, multiplier, model: Some(row.to_owned()), ..Bill::default() }
@@ -120,7 +129,7 @@ pub fn bill(table: &Snapshot, service: &Service<'_>, tokens: &TokenCounts, prior
         Pricing::OtherUnit => Bill { multiplier, unpriced: Some(WhyUnpriced::OtherUnit), ..Bill::default() },
         Pricing::None => {
             let is_held = table.owner(service.owner).unpriced != Unpriced::Serve;
-            let cost = |price: &Price| price.cost(tokens, multiplier, priority).total;
+            let cost = |price: &Price| price.cost(tokens, service.multiplier(price), priority).total;
             let held = ceilings(table, service).filter(|_| is_held).map(cost).max();
             Bill { multiplier, unpriced: Some(WhyUnpriced::NoPrice), held, ..Bill::default() }
         }
@@ -135,8 +144,9 @@ pub fn expected(
     request_bytes: u64,
     max_output: Option<u64>,
 ) -> NanoUsd {
-    let of =
-        |price| limit::estimate(Some(price), estimate::tokens(request_bytes), max_output, service.multiplier);
+    let of = |price| {
+        limit::estimate(Some(price), estimate::tokens(request_bytes), max_output, service.multiplier(price))
+    };
     match pricing(table, service.owner, &service.names) {
         Pricing::Row(_, price) => of(price),
         Pricing::OtherUnit => NanoUsd(0),

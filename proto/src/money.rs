@@ -37,6 +37,9 @@ pub const CACHE_READ_SHARE: Decimal = Decimal::from_parts(1, 0, 0, false, 1);
 /// A write to a 5-minute cache without a price of its own: so many times the input price.
 pub const CACHE_WRITE_SHARE: Decimal = Decimal::from_parts(125, 0, 0, false, 2);
 
+/// Fast mode where the price table does not say what it costs: so many times the usual prices, as its vendor published.
+pub const FAST_MODE: Decimal = Decimal::from_parts(6, 0, 0, false, 0);
+
 /// What one model costs: USD per token, and per call. An absent field is not priced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Price {
@@ -66,6 +69,8 @@ pub struct Price {
     pub long: Vec<LongContext>,
     /// Prices of the priority service tier, where they differ.
     pub priority: Option<PriorityTier>,
+    /// Times the usual prices in fast mode, see [`Price::in_fast_mode`].
+    pub fast: Option<Decimal>,
     /// The table prices the model in a unit that is not counted: an image, a second, a character, a query.
     pub other_unit: bool,
 }
@@ -113,6 +118,11 @@ impl Price {
     /// Whether there is any price in a unit that is counted. 0 is a price; an empty entry prices nothing.
     pub fn is_priced(&self) -> bool {
         self.input.is_some() || self.output.is_some() || self.per_request.is_some()
+    }
+
+    /// How many times the usual prices the model costs in fast mode.
+    pub fn in_fast_mode(&self) -> Decimal {
+        self.fast.unwrap_or(FAST_MODE)
     }
 
     /// Prices `tokens`. `multiplier` is the product of all multipliers; `priority` selects the priority tier.

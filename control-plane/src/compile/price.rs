@@ -20,6 +20,8 @@ const PRIORITY: &str = "_priority";
 const PER: &str = "_cost_per_";
 /// The one of them, besides those for tokens, that requests are billed by.
 const PER_REQUEST: &str = "input_cost_per_request";
+/// Multipliers that only one vendor has.
+const VENDORS_OWN: &str = "provider_specific_entry";
 /// Prices are per token; what is larger is a mistake in the unit. Also keeps products within bounds.
 const MAX_PRICE: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
 
@@ -76,6 +78,13 @@ impl Entry<'_> {
         self.0.keys().any(|name| is_other(name) && matches!(self.get(name), Ok(Some(_))))
     }
 
+    /// How many times the usual prices fast mode costs.
+    fn fast(&self) -> Result<Option<Decimal>, Broken> {
+        let Some(raw) = self.0.get(VENDORS_OWN) else { return Ok(None) };
+        // Whatever else stands there is none of our business.
+        serde_json::from_str(raw.get()).map_or(Ok(None), |own| Entry(own).get("fast"))
+    }
+
     fn priority(&self) -> Result<Option<PriorityTier>, Broken> {
         let tier = PriorityTier {
             input: self.get("input_cost_per_token_priority")?,
@@ -103,6 +112,7 @@ pub(super) fn read(row: &PriceRow) -> Result<Rows, Broken> {
         per_request: entry.get(PER_REQUEST)?,
         long: entry.tiers().into_iter().map(|thousands| entry.long(thousands)).collect::<Result<_, _>>()?,
         priority: entry.priority()?,
+        fast: entry.fast()?,
         other_unit: entry.has_other_unit(),
     };
     let price = ModelPrice { model: row.model_name.clone(), price };
@@ -135,6 +145,19 @@ mod tests {
             assert!(read_one(&format!("{{\"input_cost_per_token\": {data}}}")).is_err(), "{data}");
         }
         assert!(read_one("[]").is_err());
+    }
+
+    #[test]
+    fn fast_mode_is_a_multiplier_of_the_vendors_own() {
+        for (data, fast) in [
+            (r#"{"provider_specific_entry":{"us":1.1,"fast":6.0}}"#, Some(Decimal::from(6))),
+            (r#"{"provider_specific_entry":{"us":1.1}}"#, None),
+            (r#"{"provider_specific_entry":"x"}"#, None),
+            ("{}", None),
+        ] {
+            assert_eq!(read_one(data).expect(data).fast, fast, "{data}");
+        }
+        assert!(read_one(r#"{"provider_specific_entry":{"fast":"much"}}"#).is_err());
     }
 
     #[test]

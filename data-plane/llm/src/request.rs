@@ -34,6 +34,8 @@ pub struct Ask<'a> {
     pub include_usage: bool,
     /// `background`, in whatever case: an answer that is stored and read later.
     pub background: bool,
+    /// Whether `speed` is `fast`.
+    pub fast: bool,
     /// `service_tier`.
     pub service_tier: Option<Cow<'a, str>>,
     /// Objects in `messages`, `input` or `contents`; 1 if it is a string.
@@ -226,6 +228,7 @@ impl<'a> Ask<'a> {
             }
             b"stream_options" => self.read_stream_options(body, &member),
             b"service_tier" => self.service_tier = text(body, &member),
+            b"speed" => self.fast = text(body, &member).as_deref() == Some("fast"),
             b"metadata" => self.read_metadata(body, &member),
             b"prompt_cache_key" => self.prompt_cache_key = text(body, &member),
             b"previous_response_id" => self.previous_response_id = text(body, &member),

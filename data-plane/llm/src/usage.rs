@@ -34,6 +34,8 @@ pub struct Usage {
     pub complete: bool,
     /// The tier that served it.
     pub service_tier: Option<String>,
+    /// Whether it was served in fast mode, which costs a multiple; `None`: not said.
+    pub fast: Option<bool>,
     /// The error that the answer carried, wherever in it.
     pub error: Option<StreamError>,
     /// Whether cache writes were reported by how long they are kept; else all count as kept for five minutes.
@@ -229,6 +231,7 @@ impl UsageScanner {
         Usage {
             tokens: seen.usage.counts(),
             lifetimes: seen.usage.lifetimes(),
+            fast: seen.usage.fast(),
             reported: input_known && output_known,
             response_model: seen.model,
             output_bytes_seen,

@@ -39,7 +39,13 @@ fn with_owner(owner: OwnerConfig) -> Arc<Snapshot> {
 
 fn service<'a>(asked: &'a str, sent: Option<&'a str>, answered: Option<&'a str>) -> Service<'a> {
     let names = Names { asked, sent, answered, falls_back: false };
-    Service { owner: OWNER, names, kind: ProviderKind::OpenAiCompatible, multiplier: Decimal::ONE }
+    Service {
+        owner: OWNER,
+        names,
+        kind: ProviderKind::OpenAiCompatible,
+        multiplier: Decimal::ONE,
+        fast: false,
+    }
 }
 
 fn million(input: u64) -> TokenCounts {
@@ -101,6 +107,30 @@ fn without_a_price_the_dearest_of_the_family_is_held() {
     }
     let free = bill(&table, &service("gift", None, None), &million(1), false);
     assert_eq!((free.cost, free.unpriced, free.charge()), (Some(Decimal::ZERO), None, None), "0 is a price");
+}
+
+#[test]
+fn fast_mode_costs_a_multiple() {
+    let mut own = price("gpt-4o", "2", "10");
+    own.price.fast = Some(Decimal::from(3));
+    let rows = Rows { prices: vec![own, price("gpt-4o-mini", "1", "4")], ..Rows::default() };
+    let section = RawSection::of("prices", &rows);
+    let table = Builder::new(sealer()).apply(Change::whole(1, vec![section])).expect("table").snapshot;
+    for (model, usual, fast, times) in [
+        ("gpt-4o", "2", "6", "3"),
+        // What was published, where the table does not say.
+        ("gpt-4o-mini", "1", "6", "6"),
+        ("gpt-4o-foo", "2", "12", "6"),
+    ] {
+        for (is_fast, usd_wanted, multiplier) in [(false, usual, "1"), (true, fast, times)] {
+            let service = Service { fast: is_fast, ..service(model, None, None) };
+            let bill = bill(&table, &service, &million(1), false);
+            assert_eq!(bill.charge(), Some(usd(usd_wanted)), "{model} {is_fast}");
+            assert!(bill.cost.is_none() || bill.multiplier == usd(multiplier), "{model} {is_fast}");
+            let reserved = expected(&table, &service, 4_000_000, Some(0));
+            assert_eq!(reserved, NanoUsd::from_usd(usd(usd_wanted)), "{model} {is_fast}");
+        }
+    }
 }
 
 #[test]

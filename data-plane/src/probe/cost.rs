@@ -49,6 +49,7 @@ pub fn record(table: &Snapshot, proxy_id: &str, answered: &Answered<'_>) -> Opti
         },
         kind: up.row.kind,
         multiplier: up.row.cost_multiplier,
+        fast: false,
     };
     let bill = bill::bill(table, &service, &tokens, false);
     Some(UsageRecord {

@@ -104,6 +104,7 @@ fn bill_of(shared: &Shared, table: &Snapshot, entry: &Entry<'_>, tokens: &TokenC
         // A provider that is gone since was of the kind that speaks the caller's dialect.
         kind: up.map_or_else(|| kind_of(entry.dialect), |up| up.row.kind),
         multiplier,
+        fast: entry.fast,
     };
     bill::bill(table, &service, tokens, false)
 }

@@ -55,6 +55,8 @@ pub struct Opening {
     pub falls_back: bool,
     /// Whether the caller wants a stream.
     pub streamed: bool,
+    /// Whether the caller wants fast mode.
+    pub fast: bool,
     /// Conversation.
     pub session: Option<Arc<str>>,
     /// Caller's program.
@@ -113,6 +115,7 @@ impl Opening {
             streamed: self.streamed,
             metered: self.kind.is_metered(),
             sent: state.sent,
+            fast: self.fast,
             model: Cow::Borrowed(&self.model),
             session: Cow::Borrowed(self.session.as_deref().unwrap_or_default()),
             endpoint: Cow::Borrowed(&self.endpoint),
@@ -193,6 +196,7 @@ pub fn opening(head: &Parts, body: &Bytes, ask: Option<&Ask<'_>>, seen: Seen<'_>
         model: ask.and_then(|ask| ask.model.as_deref()).unwrap_or_default().to_owned(),
         falls_back: ask.is_some_and(Ask::has_other_models),
         streamed: ask.is_some_and(|ask| ask.stream),
+        fast: route.dialect == Dialect::Anthropic && ask.is_some_and(|ask| ask.fast),
         session,
         user_agent,
         client_ip: ip_text(address),

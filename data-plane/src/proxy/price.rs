@@ -19,7 +19,7 @@ pub fn expected(opening: &Opening, max_output: Option<u64>) -> NanoUsd {
     }
     let names = Names { asked: &opening.model, ..Names::default() };
     let owner = opening.caller.user.owner_id;
-    let service = Service { owner, names, kind: kind(opening), multiplier: Decimal::ONE };
+    let service = Service { owner, names, kind: kind(opening), multiplier: Decimal::ONE, fast: opening.fast };
     bill::expected(&opening.table, &service, opening.input_bytes, max_output)
 }
 

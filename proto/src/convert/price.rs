@@ -81,6 +81,7 @@ impl TryFrom<pb::Price> for ModelPrice {
             per_request: read(&wire.per_request, "per_request")?,
             long,
             priority: (tier != PriorityTier::default()).then_some(tier),
+            fast: read(&wire.fast, "fast")?,
             other_unit: wire.other_unit,
         };
         Ok(Self { model: wire.model, price })
@@ -108,6 +109,7 @@ impl From<&ModelPrice> for pb::Price {
             priority_output: write(tier.output),
             priority_cache_read: write(tier.cache_read),
             long: price.long.iter().map(pb::LongContext::from).collect(),
+            fast: write(price.fast),
             other_unit: price.other_unit,
             unreadable: false,
         }

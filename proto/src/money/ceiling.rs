@@ -35,6 +35,7 @@ impl Price {
             per_request: prices.iter().filter_map(|price| price.per_request).max(),
             long: long.iter().map(|(threshold, both)| both.tier(*threshold)).collect(),
             priority: prices.iter().any(|price| price.is_tiered()).then(|| base.priority()),
+            fast: prices.iter().map(|price| price.in_fast_mode()).max(),
             other_unit: false,
         }
     }
@@ -150,6 +151,7 @@ mod tests {
                     per_request: fields[10],
                     long,
                     priority,
+                    fast: fields[10],
                     other_unit: false,
                 }
             },

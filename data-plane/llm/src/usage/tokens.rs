@@ -11,6 +11,7 @@ pub(super) struct Reported {
     anthropic: Anthropic,
     counts: Option<TokenCounts>,
     tier: Option<String>,
+    fast: Option<bool>,
     /// The report that closes the answer has come.
     last: bool,
 }
@@ -26,6 +27,8 @@ impl Reported {
         }
         match dialect {
             Dialect::Anthropic => {
+                let speed = usage.get("speed").and_then(Value::as_str);
+                self.fast = speed.map(|speed| speed == "fast").or(self.fast);
                 self.anthropic.merge(usage);
                 self.last |= last;
             }
@@ -56,6 +59,11 @@ impl Reported {
     /// Whether it was said for how long what was written to a cache is kept.
     pub(super) fn lifetimes(&self) -> bool {
         self.anthropic.cache_write_5m.is_some() || self.anthropic.cache_write_1h.is_some()
+    }
+
+    /// Whether it was said to be served in fast mode.
+    pub(super) fn fast(&self) -> Option<bool> {
+        self.fast
     }
 
     pub(super) fn service_tier(&self) -> Option<String> {

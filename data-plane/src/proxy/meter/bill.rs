@@ -35,7 +35,9 @@ impl Meter {
         {
             self.shared.last_classes.learn(place, &tokens);
         }
-        Usage { tokens, source, response_model: seen.response_model, priority }
+        // An answer that says what it used says so of fast mode, too; of others what was asked for holds.
+        let fast = seen.fast.unwrap_or(self.opening.fast && source != UsageSource::Reported);
+        Usage { tokens, source, response_model: seen.response_model, priority, fast }
     }
 
     /// Whether it will be billed by what it used, and that is not known yet but will be at the end of its answer: not of
@@ -71,7 +73,7 @@ impl Meter {
             return Usage::none();
         }
         let (tokens, source) = self.input();
-        Usage { tokens, source, ..Usage::none() }
+        Usage { tokens, source, fast: self.opening.fast, ..Usage::none() }
     }
 
     /// The input, estimated from the size of the request.
@@ -101,6 +103,7 @@ impl Meter {
             },
             kind: up.row.kind,
             multiplier,
+            fast: usage.fast,
         };
         bill::bill(&self.opening.table, &service, &usage.tokens, usage.priority)
     }
@@ -113,6 +116,8 @@ pub struct Usage {
     pub response_model: Option<String>,
     /// Whether the priority tier served it.
     pub priority: bool,
+    /// Whether it was served in fast mode.
+    pub fast: bool,
 }
 
 impl Usage {
@@ -122,6 +127,7 @@ impl Usage {
             source: UsageSource::None,
             response_model: None,
             priority: false,
+            fast: false,
         }
     }
 }

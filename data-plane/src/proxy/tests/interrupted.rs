@@ -126,14 +126,21 @@ fn a_hang_up_and_a_kill_cost_the_same() {
             Reply::never(),
             document(DIALECT, Used { input: 1, output: 1 }).after(std::time::Duration::from_secs(60)),
         ] {
-            let mut walk = two().await;
-            walk.host(1).always(reply);
-            let left = walk.send(ask().patience(std::time::Duration::from_secs(5))).await;
-            assert!(left.left);
-            let hang_up = walk.records().await.remove(0);
-            let kill = killed_while(&mut walk, ask()).await;
-            assert_eq!((hang_up.outcome, kill.outcome), (Outcome::Aborted, Outcome::Interrupted));
-            assert_eq!((hang_up.cost, hang_up.tokens), (kill.cost, kill.tokens));
+            for (speed, times) in [("standard", 1), ("fast", 6)] {
+                let mut body = request(DIALECT, "m", true);
+                body["speed"] = json!(speed);
+                let ask = || Call::post(answers::path(DIALECT), body.to_string());
+                let mut walk = two().await;
+                walk.host(1).always(reply.clone());
+                let left = walk.send(ask().patience(std::time::Duration::from_secs(5))).await;
+                assert!(left.left);
+                let hang_up = walk.records().await.remove(0);
+                let kill = killed_while(&mut walk, ask()).await;
+                assert_eq!((hang_up.outcome, kill.outcome), (Outcome::Aborted, Outcome::Interrupted));
+                assert_eq!((hang_up.cost, hang_up.tokens), (kill.cost, kill.tokens));
+                let milli = i64::try_from(hang_up.tokens.input).unwrap() * times;
+                assert_eq!(hang_up.cost, Some(Decimal::new(milli, 3)), "{speed}");
+            }
         }
     });
 }

@@ -270,3 +270,31 @@ fn who_names_models_to_fall_back_to_pays_the_one_that_served() {
         }
     });
 }
+
+#[test]
+fn fast_mode_is_billed_as_the_answer_says() {
+    run(async {
+        for (asked, said, times) in [
+            (None, None, 1),
+            (Some("fast"), Some("fast"), 6),
+            (None, Some("fast"), 6),
+            (Some("fast"), Some("standard"), 1),
+            // A provider that does not know it.
+            (Some("fast"), None, 1),
+        ] {
+            let walk = Walk::new().providers([1], |_, _| {}).start().await;
+            let mut usage = json!({"input_tokens": 10, "output_tokens": 5});
+            let mut body = request(Dialect::Anthropic, "m", false);
+            said.into_iter().for_each(|speed| usage["speed"] = json!(speed));
+            asked.into_iter().for_each(|speed| body["speed"] = json!(speed));
+            let answer = json!({"type": "message", "model": "m", "content": [{"type": "text", "text": "hi"}],
+                "usage": usage});
+            walk.host(1).next(Reply::json(200, answer));
+            assert_eq!(walk.post("/v1/messages", body).await.status, 200);
+            // A milli-USD per token of input, two per token of output.
+            let cost = walk.records().await[0].cost;
+            assert_eq!(cost, Some(Decimal::new(20 * times, 3)), "{asked:?} {said:?}");
+            assert_eq!(walk.host(1).seen()[0].json().get("speed").is_some(), asked.is_some());
+        }
+    });
+}

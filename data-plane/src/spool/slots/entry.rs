@@ -15,6 +15,7 @@ const FORM: u8 = 2;
 const STREAMED: u8 = 1;
 const METERED: u8 = 2;
 const SENT: u8 = 4;
+const FAST: u8 = 8;
 /// Longest text of each kind; the last ones give way where there is no more room.
 const NAME: usize = 256;
 const PATH: usize = 128;
@@ -54,6 +55,8 @@ pub struct Entry<'a> {
     pub metered: bool,
     /// Whether the upstream had it: else it costs nothing.
     pub sent: bool,
+    /// Whether fast mode was asked for.
+    pub fast: bool,
     /// Asked for.
     pub model: Cow<'a, str>,
     /// Conversation; empty: none.
@@ -75,7 +78,8 @@ impl Entry<'_> {
         out.extend_from_slice(&[0; HEAD]);
         out.push(FORM);
         out.push(self.dialect as u8);
-        let flags = [(self.streamed, STREAMED), (self.metered, METERED), (self.sent, SENT)];
+        let flags =
+            [(self.streamed, STREAMED), (self.metered, METERED), (self.sent, SENT), (self.fast, FAST)];
         out.push(flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         out.extend_from_slice(self.id.0.as_bytes());
         let numbers =
@@ -119,6 +123,7 @@ impl Entry<'_> {
             streamed: flags & STREAMED != 0,
             metered: flags & METERED != 0,
             sent: flags & SENT != 0,
+            fast: flags & FAST != 0,
             id: RequestId(Uuid::from_bytes(rest.array()?)),
             started_at_ms: rest.number()?,
             owner: UserId(rest.number()?),
@@ -178,8 +183,8 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry<'static>> {
         let texts = prop::collection::vec("[a-zé]{0,300}", 6);
-        (texts, any::<[i64; 9]>(), any::<(bool, bool, bool, u32, u8)>(), any::<[u8; 16]>()).prop_map(
-            |(texts, numbers, (streamed, metered, sent, messages, dialect), id)| Entry {
+        (texts, any::<[i64; 9]>(), any::<(bool, bool, bool, bool, u32, u8)>(), any::<[u8; 16]>()).prop_map(
+            |(texts, numbers, (streamed, metered, sent, fast, messages, dialect), id)| Entry {
                 id: RequestId(Uuid::from_bytes(id)),
                 started_at_ms: numbers[0],
                 owner: UserId(numbers[1]),
@@ -195,6 +200,7 @@ mod tests {
                 streamed,
                 metered,
                 sent,
+                fast,
                 model: texts[0].clone().into(),
                 session: texts[1].clone().into(),
                 endpoint: texts[2].clone().into(),

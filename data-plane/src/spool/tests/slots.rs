@@ -22,6 +22,7 @@ fn entry(number: i64) -> Entry<'static> {
         streamed: true,
         metered: true,
         sent: true,
+        fast: false,
         model: "m".into(),
         session: "".into(),
         endpoint: "/v1/messages".into(),
