@@ -50,6 +50,26 @@ fn a_stream_that_breaks_after_content_ends_with_an_error_and_is_the_providers_fa
 }
 
 #[test]
+fn an_upstreams_own_error_after_content_is_told_once_and_is_a_cut_however_regular_its_end() {
+    run(async {
+        for dialect in [Dialect::Anthropic, Dialect::OpenAi] {
+            let failed = || begun(dialect).all(answers::error_event(dialect, "overloaded_error", "too busy"));
+            let whole = failed().all(answers::closing(dialect, USED)).end();
+            for (name, reply) in [("cut", failed().cut()), ("end", failed().end()), ("whole", whole)] {
+                let walk = one(dialect).await;
+                walk.host(1).next(reply);
+                let answer = walk.post(answers::path(dialect), request(dialect, "m", true)).await;
+                let text = answer.text();
+                assert_eq!(text.matches("too busy").count(), 1, "{dialect:?} {name}: {text}");
+                assert!(!text.contains("upstream_cut"), "{dialect:?} {name}: a second error in {text}");
+                let record = &walk.records().await[0];
+                assert_eq!((record.outcome, record.status), (Outcome::Cut, 502), "{dialect:?} {name}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_caller_who_leaves_is_recorded_once_cancels_the_upstream_and_blames_nobody() {
     let dialect = Dialect::Anthropic;
     let second = Duration::from_secs(1);
