@@ -139,6 +139,11 @@ pub struct Depth {
     pub bound: u64,
     /// When the oldest on disk began, Unix milliseconds.
     pub oldest_ms: Option<i64>,
+    /// When it ended: records are written in the order in which requests end.
+    pub oldest_ended_ms: Option<i64>,
+    /// Whether every record that is not acknowledged lies on disk in that order: nothing waits in memory, no segment
+    /// was set aside, and what a killed process left was recorded and delivered.
+    pub whole: bool,
 }
 
 /// A handle on the spool; clones share it. All methods may be called from any thread.
@@ -158,8 +163,10 @@ struct Shared {
     max_bytes: u64,
     /// Per cent of the bound that was last warned of.
     warned: AtomicU64,
-    /// When the oldest record that waits began, and where reading begins.
-    oldest: Mutex<Option<(Position, i64)>>,
+    /// When the oldest record that waits began and ended, and where reading begins.
+    oldest: Mutex<Option<(Position, i64, i64)>>,
+    /// Records up to here, those of earlier runs among them, may not lie in the order in which their requests ended.
+    disordered: AtomicU64,
     /// The segment that cannot be read, and how often that was tried.
     unreadable: Mutex<(u64, u32)>,
     arrived: Notify,
@@ -217,6 +224,7 @@ impl Spool {
             max_bytes: options.max_bytes,
             warned: AtomicU64::new(0),
             oldest: Mutex::default(),
+            disordered: AtomicU64::new(log.appended),
             unreadable: Mutex::default(),
             arrived: Notify::new(),
             log: Mutex::new(log),
@@ -254,6 +262,10 @@ impl Spool {
             if let Err(error) = self.append(&record, Some(Slot(slot))) {
                 tracing::error!(request_id = %record.id, %error, "an interrupted request could not be recorded");
             }
+        }
+        if count > 0 {
+            // They ended before others that were written before them.
+            self.shared.disordered.fetch_max(self.shared.log().appended, Ordering::Relaxed);
         }
         count
     }
@@ -321,6 +333,10 @@ impl Spool {
         let kept = log.backlog.keep(frame, slot);
         self.shared.publish(&log);
         kept.map_err(|slot| {
+            if slot.is_some() && !is_served {
+                // The next start delivers it.
+                self.shared.disordered.store(u64::MAX, Ordering::Relaxed);
+            }
             // Its slot stands for it, unless that would use them all up.
             slot.into_iter().filter(|_| is_served).for_each(|slot| self.shared.slots.end(slot));
             Error::Full

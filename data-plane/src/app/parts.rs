@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::health::Book;
 use crate::probe;
 use crate::proxy;
-use crate::spool::{Spool, Standing};
+use crate::spool::{Depth, Spool, Standing};
 use crate::store::{self, Ledger};
 use crate::table::Snapshot;
 use crate::tasks::Tasks;
@@ -134,16 +134,27 @@ fn counting(config: &Config) -> store::Options {
 /// Between the end of a request and its record in the spool.
 const REPORTED_MARGIN_MS: i64 = 1_000;
 
+/// All records of requests that ended before this instant are delivered; `None`: that cannot be said now, and what was
+/// said before stands.
+fn reported_ms(depth: &Depth, now_ms: i64) -> Option<i64> {
+    if !depth.whole {
+        return None;
+    }
+    // A record is written at the end of its request, so a moment before an empty spool everything is delivered.
+    match (depth.records, depth.oldest_ended_ms) {
+        (0, _) => Some(now_ms - REPORTED_MARGIN_MS),
+        (_, ended) => ended.map(|ended| ended.min(now_ms) - REPORTED_MARGIN_MS),
+    }
+}
+
 /// Puts the spool's depth on the metrics page, and says until when everything is reported.
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats; counts and bytes stay far below 2^53")]
 pub(super) fn measure(spool: &Spool, metrics: &Metrics, reported: &AtomicI64) {
-    // A record is written at the end of its request, so a moment before an empty spool everything is delivered; and
-    // what waits began before it ended.
-    let before_ms = now_ms() - REPORTED_MARGIN_MS;
+    // Before the look, so that what ends meanwhile is not taken for delivered.
+    let looked_ms = now_ms();
     let depth = spool.depth();
-    let until_ms = if depth.records == 0 { Some(before_ms) } else { depth.oldest_ms };
-    if let Some(until_ms) = until_ms {
-        reported.store(until_ms.min(before_ms), Ordering::Relaxed);
+    if let Some(until_ms) = reported_ms(&depth, looked_ms) {
+        reported.store(until_ms, Ordering::Relaxed);
     }
     metrics.spool_records.set(depth.records as f64);
     metrics.spool_bytes.set(depth.bytes as f64);
@@ -201,5 +212,37 @@ async fn sync(spool: Spool, interval: Duration, tasks: Tasks, metrics: Arc<Metri
             tracing::error!(%error, "the spool cannot be forced to disk");
         }
         metrics.spool_sync_seconds.set(began.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reported_ends_where_something_waits() {
+        const NOW: i64 = 1_000_000;
+        let depth = |records, oldest_ended_ms: Option<i64>, whole| Depth {
+            records,
+            unwritten: 0,
+            bytes: 0,
+            bound: 1,
+            // A long request: when it began says nothing.
+            oldest_ms: oldest_ended_ms.map(|at| at - 600_000),
+            oldest_ended_ms,
+            whole,
+        };
+        for (depth, want) in [
+            (depth(0, None, true), Some(NOW - 1_000)),
+            (depth(3, Some(NOW - 5_000), true), Some(NOW - 6_000)),
+            (depth(3, Some(NOW + 5_000), true), Some(NOW - 1_000)),
+            // It cannot be read.
+            (depth(3, None, true), None),
+            // A record waits in memory, a segment was set aside, or a killed process left something.
+            (depth(0, None, false), None),
+            (depth(3, Some(NOW - 5_000), false), None),
+        ] {
+            assert_eq!(reported_ms(&depth, NOW), want, "{depth:?}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use super::{Batch, Depth, Position, Spool, lock};
 use contract::pb;
 use prost::Message;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -98,9 +99,12 @@ impl Spool {
         let log = self.shared.log();
         let (view, records) = (log.view(), log.waiting());
         let (unwritten, bytes, bound) = (log.backlog.len(), log.bytes(), log.bound());
+        let is_ordered = log.acked.ordinal >= self.shared.disordered.load(Ordering::Relaxed);
+        let on_disk = unwritten == 0 && !log.has_aside() && is_ordered;
         drop(log);
+        let whole = on_disk && lock(&self.shared.left).is_empty();
         let mut oldest = lock(&self.shared.oldest);
-        if records == 0 || oldest.is_some_and(|(start, _)| start != view.start) {
+        if records == 0 || oldest.is_some_and(|(start, ..)| start != view.start) {
             *oldest = None;
         }
         if records > 0 && oldest.is_none() {
@@ -108,9 +112,13 @@ impl Spool {
             self.shared.log().note_damage(reading.damage);
             let record = reading.batch.records.into_iter().next();
             let record = record.and_then(|record| pb::UsageRecord::decode(record).ok());
-            *oldest = record.map(|record| (view.start, record.started_at_ms));
+            *oldest = record.map(|record| {
+                let began_ms = record.started_at_ms;
+                (view.start, began_ms, began_ms + i64::from(record.duration_ms))
+            });
         }
-        Depth { records, unwritten, bytes, bound, oldest_ms: oldest.map(|(_, at)| at) }
+        let (oldest_ms, oldest_ended_ms) = oldest.map(|(_, began, ended)| (began, ended)).unzip();
+        Depth { records, unwritten, bytes, bound, oldest_ms, oldest_ended_ms, whole }
     }
 }
 

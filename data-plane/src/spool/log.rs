@@ -133,6 +133,11 @@ impl Log {
         self.frames + self.aside
     }
 
+    /// Whether segments were set aside unread.
+    pub(super) fn has_aside(&self) -> bool {
+        self.aside > 0
+    }
+
     /// Bytes at which it is full.
     pub(super) fn bound(&self) -> u64 {
         self.bound

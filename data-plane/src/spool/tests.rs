@@ -135,9 +135,13 @@ async fn acknowledged_records_never_come_back_and_others_always_do() {
     assert_eq!(all(&spool).await, (8..=20).collect::<Vec<_>>());
     assert_eq!(spool.depth().records, 13);
     assert_eq!(spool.depth().oldest_ms, Some(8));
+    assert!(!spool.depth().whole, "what an earlier run left may not lie in order");
     let rest = spool.next_batch(100, Duration::ZERO).await;
     spool.acknowledge(rest.position);
-    spool.append(&record(21), None).expect("append");
+    assert!(spool.depth().whole);
+    spool.append(&UsageRecord { duration_ms: 500, ..record(21) }, None).expect("append");
+    let depth = spool.depth();
+    assert_eq!((depth.oldest_ms, depth.oldest_ended_ms, depth.whole), (Some(21), Some(521), true));
     assert_eq!(all(&spool).await, [21]);
     assert_eq!(spool.depth().records, 1);
     assert!(fs::read_dir(&folder.0).expect("list").count() <= 4, "old segments are deleted");

@@ -17,6 +17,7 @@ async fn while_the_disk_takes_nothing_records_wait_in_memory() {
         (2..=3).for_each(|number| spool.append(&record(number), None).expect("kept"));
         assert_eq!(spool.refuses(), Some(Standing::Failed), "{op:?} {code}");
         assert_eq!((spool.depth().unwritten, all(&spool).await), (2, vec![1]));
+        assert!(!spool.depth().whole, "not even when what is on disk was delivered");
         spool.tend();
         assert_eq!(spool.refuses(), Some(Standing::Failed), "it was tried");
         // What stands on disk can be delivered meanwhile.
@@ -26,6 +27,7 @@ async fn while_the_disk_takes_nothing_records_wait_in_memory() {
         assert_eq!(spool.refuses(), Some(Standing::Failed), "only a try tells");
         spool.tend();
         assert_eq!((spool.refuses(), spool.depth().unwritten), (None, 0), "{op:?} {code}");
+        assert!(spool.depth().whole, "{op:?} {code}");
         spool.append(&record(4), None).expect("append");
         assert_eq!(all(&spool).await, [2, 3, 4], "{op:?} {code}");
         drop(spool);
