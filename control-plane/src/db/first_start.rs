@@ -1,9 +1,9 @@
 //! What must be there before anyone can log in: account 1 with its settings, and the bundled prices.
 //! Idempotent; replicas that start at the same time wait for each other.
 
-use super::generation::{REMEMBERED, bump_in_tx, raise_counter_naming};
+use super::generation::{bump_in_tx, raise_counter_naming};
 use super::rows::{BILLING_MODEL, ROOT};
-use super::schema::{settings, users};
+use super::schema::{proxies, settings, users};
 use super::{Conn, Error};
 use chrono::Utc;
 use diesel::prelude::*;
@@ -28,8 +28,11 @@ pub async fn prepare(conn: &mut Conn, prices: &str) -> Result<bool, Error> {
         diesel::sql_query(format!("SELECT pg_advisory_xact_lock({LOCK})")).execute(conn).await?;
         let owner_made = root_in_tx(conn).await?;
         let prices_changed = prices_in_tx(conn, prices).await?;
-        // A house without proxies begins with the newest names.
-        raise_counter_naming(conn, Utc::now() - REMEMBERED).await?;
+        // A house without proxies begins with the newest names. Those that there were may not have come back yet.
+        let proxies = proxies::table.select(proxies::proxy_id);
+        if !diesel::select(diesel::dsl::exists(proxies)).get_result::<bool>(conn).await? {
+            raise_counter_naming(conn, Utc::now()).await?;
+        }
         Ok(owner_made || prices_changed)
     })
     .await
@@ -97,9 +100,34 @@ async fn prices_in_tx(conn: &mut Conn, prices: &str) -> Result<bool, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::generation::current;
+    use crate::db::generation::{self, current};
     use crate::db::schema::prices;
     use crate::db::testing;
+    use contract::table::CounterNaming;
+
+    #[tokio::test]
+    async fn counters_keep_their_names_while_proxies_may_come_back() {
+        let pool = testing::database().await;
+        let mut conn = pool.write().await.expect("connection");
+        let conn = &mut *conn;
+        let naming = async |conn: &mut Conn| generation::counter_naming(conn).await.expect("naming");
+        let old = naming(conn).await;
+        assert_ne!(old, CounterNaming::NEWEST);
+        // One of an older version, which the control plane has not seen for as long as it was away itself.
+        diesel::sql_query(
+            "INSERT INTO proxies (proxy_id, boot_id, version, address, generation, rejected, connected, connected_at, \
+             last_seen_at, counter_naming) VALUES ('old', '', '', '', 0, '[]', false, now() - interval '1 day', \
+             now() - interval '1 day', 1)",
+        )
+        .execute(conn)
+        .await
+        .expect("insert");
+        prepare(conn, BUNDLED_PRICES).await.expect("start");
+        assert_eq!(naming(conn).await, old);
+        diesel::delete(proxies::table).execute(conn).await.expect("delete");
+        prepare(conn, BUNDLED_PRICES).await.expect("start");
+        assert_eq!(naming(conn).await, CounterNaming::NEWEST);
+    }
 
     #[tokio::test]
     async fn bundled_prices_follow_the_product_and_manual_ones_stay() {

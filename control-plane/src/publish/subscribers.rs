@@ -212,7 +212,9 @@ impl Fleet {
 
     /// Writes what changed, until `shutdown`, and then once more.
     pub async fn persist(self, pool: Pool, forget: Duration, shutdown: CancellationToken) {
-        let (mut is_newest, mut looked) = (false, Instant::now());
+        let (mut is_newest, started) = (false, Instant::now());
+        let mut looked = started;
+        let remembered = REMEMBERED.to_std().unwrap_or_default();
         loop {
             let is_last = shutdown.run_until_cancelled(sleep(FLUSH)).await.is_none();
             if is_last {
@@ -233,7 +235,8 @@ impl Fleet {
             if is_last {
                 return;
             }
-            if !is_newest && looked.elapsed() >= RAISE {
+            // Not before those that were connected to another start had the time to come back.
+            if !is_newest && started.elapsed() >= remembered && looked.elapsed() >= RAISE {
                 looked = Instant::now();
                 // Postgres in trouble: looked again later.
                 is_newest = raise(&pool).await.unwrap_or(false);
