@@ -135,6 +135,8 @@ pub enum Admission {
         bound: Option<ProviderId>,
         /// Who of the line has taken it; `None`: no line, or none of them has room, but others were not asked.
         place: Option<Place>,
+        /// The request brought its session; known only without a place.
+        fresh: bool,
     },
     /// None of all candidates has room. Nothing was taken.
     Full,
@@ -195,6 +197,10 @@ pub struct SpentQuery {
     pub since_ms: i64,
     /// 0: one sum; otherwise sums by buckets of this length, aligned to the epoch.
     pub bucket_ms: i64,
+    /// Whether it is the end of a request that counts, and not its beginning; without buckets only.
+    pub by_end: bool,
+    /// Only what ended before [`Complete::connected_ms`]; meaningless where that is not known.
+    pub settled: bool,
 }
 
 /// The ledger could not answer.

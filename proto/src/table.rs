@@ -53,6 +53,8 @@ pub struct Limit {
     pub amount: i64,
     /// Unix milliseconds: spend before this does not count (soft reset).
     pub since_ms: Option<i64>,
+    /// Unix milliseconds: up to then whoever holds the row knew it without this limit, so nobody counted. Never sent.
+    pub absent_until_ms: Option<i64>,
 }
 
 impl Limit {

@@ -83,14 +83,20 @@ fn usd(amount: Option<&BigDecimal>, window: Window, field: &str) -> Result<Optio
     }
     // Less than half a billionth is still a limit, not the absence of one.
     let amount = NanoUsd::from_usd(amount).0.max(1);
-    Ok(Some(Limit { measure: Measure::Usd, window, amount, since_ms: None }))
+    Ok(Some(Limit { measure: Measure::Usd, window, amount, since_ms: None, absent_until_ms: None }))
 }
 
 fn count(amount: i32, measure: Measure, window: Window, field: &str) -> Result<Option<Limit>, Broken> {
     match amount {
         ..0 => Err(Broken::new(field, "cannot be negative")),
         0 => Ok(None),
-        1.. => Ok(Some(Limit { measure, window, amount: i64::from(amount), since_ms: None })),
+        1.. => Ok(Some(Limit {
+            measure,
+            window,
+            amount: i64::from(amount),
+            since_ms: None,
+            absent_until_ms: None,
+        })),
     }
 }
 

@@ -216,9 +216,20 @@ fn column(scope: Scope) -> (&'static str, i64) {
 
 /// What was spent, or is held for models without a price, since an instant. Of users and keys whole hours from the sums, the broken first one from the
 /// records; of a provider, which everybody uses, from the sums that have no callers: from the first midnight on by
-/// days, until then by quarters of an hour.
-pub async fn spent_since(conn: &mut Conn, scope: Scope, since: DateTime<Utc>) -> Result<Spent, Error> {
+/// days, until then by quarters of an hour. With `until` only what ended before.
+pub async fn spent_since(
+    conn: &mut Conn,
+    scope: Scope,
+    since: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Spent, Error> {
     let (column, id) = column(scope);
+    let recent = until.map_or_else(String::new, |_| {
+        format!(
+            " UNION ALL SELECT -sum(coalesce(cost, held_cost)) FROM usage_records \
+             WHERE {column} = $1 AND created_at >= greatest($2, $3 - {LONGEST}) AND {ENDED} >= $3"
+        )
+    });
     let (whole, parts) = match scope {
         Scope::Provider(_) => ("900", provider_parts()),
         Scope::User(_) | Scope::Key(_) => (
@@ -235,12 +246,41 @@ pub async fn spent_since(conn: &mut Conn, scope: Scope, since: DateTime<Utc>) ->
              WHERE {column} = $1 AND created_at >= $2 AND created_at < edge.at \
              UNION ALL SELECT sum(held_cost) FROM usage_held, hours WHERE {column} = $1 AND hour >= hours.at \
              UNION ALL SELECT sum(held_cost) FROM usage_records, hours \
-             WHERE {column} = $1 AND created_at >= $2 AND created_at < hours.at AND held_cost > 0) \
+             WHERE {column} = $1 AND created_at >= $2 AND created_at < hours.at AND held_cost > 0{recent}) \
          SELECT (extract(epoch FROM $2::timestamptz) * 1000)::bigint AS start_ms, coalesce(sum(cost), 0) AS cost FROM parts"
     );
-    let query = diesel::sql_query(query).bind::<BigInt, _>(id).bind::<Timestamptz, _>(since);
+    let query = diesel::sql_query(query)
+        .bind::<BigInt, _>(id)
+        .bind::<Timestamptz, _>(since)
+        .bind::<Timestamptz, _>(until.unwrap_or(since));
     Ok(query.get_result(conn).await?)
 }
+
+/// What was spent by requests that ended since an instant, and before `until`.
+pub async fn spent_ended(
+    conn: &mut Conn,
+    scope: Scope,
+    since: DateTime<Utc>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Spent, Error> {
+    let (column, id) = column(scope);
+    let before = until.map_or_else(String::new, |_| format!(" AND {ENDED} < $3"));
+    let query = format!(
+        "SELECT (extract(epoch FROM $2::timestamptz) * 1000)::bigint AS start_ms, \
+         coalesce(sum(coalesce(cost, held_cost)), 0) AS cost FROM usage_records \
+         WHERE {column} = $1 AND created_at >= $2 - {LONGEST} AND {ENDED} >= $2{before}"
+    );
+    let query = diesel::sql_query(query)
+        .bind::<BigInt, _>(id)
+        .bind::<Timestamptz, _>(since)
+        .bind::<Timestamptz, _>(until.unwrap_or(since));
+    Ok(query.get_result(conn).await?)
+}
+
+/// When a request ended.
+const ENDED: &str = "created_at + duration_ms * interval '1 ms'";
+/// No request takes longer, as far as sums by their end are concerned.
+const LONGEST: &str = "interval '1 hour'";
 
 /// The sums of provider `$1` from `edge` on. Days are those of the configured zone: the first one that begins after
 /// `edge` is found in the table itself.
@@ -257,23 +297,26 @@ fn provider_parts() -> String {
     )
 }
 
-/// What was spent since an instant in buckets of `bucket_ms`, aligned to the epoch; empty ones are absent.
+/// What was spent since an instant, by requests that ended before another, in buckets of `bucket_ms`, aligned to the
+/// epoch; empty ones are absent.
 pub async fn spent_by_bucket(
     conn: &mut Conn,
     scope: Scope,
-    since: DateTime<Utc>,
+    (since, until): (DateTime<Utc>, Option<DateTime<Utc>>),
     bucket_ms: i64,
 ) -> Result<Vec<Spent>, Error> {
     let (column, id) = column(scope);
+    let before = until.map_or_else(String::new, |_| format!(" AND {ENDED} < $4"));
     let query = format!(
         "SELECT (floor(extract(epoch FROM created_at) * 1000 / $3) * $3)::bigint AS start_ms, \
          sum(coalesce(cost, held_cost)) AS cost FROM usage_records \
-         WHERE {column} = $1 AND created_at >= $2 AND coalesce(cost, held_cost) <> 0 GROUP BY 1 ORDER BY 1"
+         WHERE {column} = $1 AND created_at >= $2 AND coalesce(cost, held_cost) <> 0{before} GROUP BY 1 ORDER BY 1"
     );
     let query = diesel::sql_query(query)
         .bind::<BigInt, _>(id)
         .bind::<Timestamptz, _>(since)
-        .bind::<BigInt, _>(bucket_ms);
+        .bind::<BigInt, _>(bucket_ms)
+        .bind::<Timestamptz, _>(until.unwrap_or(since));
     Ok(query.load(conn).await?)
 }
 

@@ -25,6 +25,8 @@ const MAX_QUERIES: usize = 1_000;
 const FRESH: TimeDelta = TimeDelta::seconds(90);
 /// How far back sums by bucket go: the longest rolling window, and an hour.
 const MAX_BUCKETED: TimeDelta = TimeDelta::hours(25);
+/// Clocks of proxies are taken to differ by no more.
+const CLOCKS_MS: i64 = 5_000;
 
 /// Usage ingest.
 #[derive(Clone)]
@@ -114,14 +116,16 @@ impl UsageIngest for Ingest {
         let answers = self.in_turn(async move {
             let mut conn = pool.read().await?;
             // First: what is reported meanwhile may be in the sums or not.
-            let reported = proxies::reported(&mut conn, Utc::now() - FRESH).await?;
+            let (connected, all) = proxies::reported(&mut conn, Utc::now() - FRESH).await?;
+            let earlier = |at: i64| at - CLOCKS_MS;
+            let (connected, all) = (connected.map(earlier), all.map(earlier));
             let mut answers = Vec::with_capacity(queries.len());
             for query in &queries {
-                answers.push(query.answer(&mut conn).await?);
+                answers.push(query.answer(&mut conn, connected).await?);
             }
-            Ok((answers, reported))
+            Ok((answers, connected, all))
         });
-        let (answers, (connected, all)) = answers.await?;
+        let (answers, connected, all) = answers.await?;
         let (complete_ms, all_complete_ms) = (connected.unwrap_or(0), all.unwrap_or(0));
         Ok(Response::new(pb::SpentReply { answers, complete_ms, all_complete_ms }))
     }
@@ -131,6 +135,8 @@ struct Query {
     scope: Scope,
     since: DateTime<Utc>,
     bucket_ms: i64,
+    by_end: bool,
+    settled: bool,
 }
 
 impl Query {
@@ -146,16 +152,26 @@ impl Query {
         if wire.bucket_ms < 0 {
             return Err(wrong("bucket_ms"));
         }
-        Ok(Self { scope, since, bucket_ms: wire.bucket_ms })
+        let (by_end, settled) = (wire.by_end, wire.settled);
+        Ok(Self { scope, since, bucket_ms: wire.bucket_ms, by_end, settled })
     }
 
-    async fn answer(&self, conn: &mut crate::db::Conn) -> Result<pb::SpentAnswer, Error> {
+    /// `complete_ms`: all records of requests that ended before are there.
+    async fn answer(
+        &self,
+        conn: &mut crate::db::Conn,
+        complete_ms: Option<i64>,
+    ) -> Result<pb::SpentAnswer, Error> {
+        let complete = complete_ms.and_then(DateTime::from_timestamp_millis);
+        if self.settled && complete.is_none() {
+            return Ok(pb::SpentAnswer::default());
+        }
+        let until = complete.filter(|_| self.settled);
+        let recent = self.since.max(Utc::now() - MAX_BUCKETED);
         let spent = match self.bucket_ms {
-            0 => vec![ledger::spent_since(conn, self.scope, self.since).await?],
-            bucket => {
-                let since = self.since.max(Utc::now() - MAX_BUCKETED);
-                ledger::spent_by_bucket(conn, self.scope, since, bucket).await?
-            }
+            0 if self.by_end => vec![ledger::spent_ended(conn, self.scope, recent, until).await?],
+            0 => vec![ledger::spent_since(conn, self.scope, self.since, until).await?],
+            bucket => ledger::spent_by_bucket(conn, self.scope, (recent, until), bucket).await?,
         };
         let buckets = spent
             .iter()

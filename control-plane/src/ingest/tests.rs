@@ -1,5 +1,5 @@
 use super::testing::write;
-use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_since};
+use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_ended, spent_since};
 use crate::db::schema::{sessions, usage_hourly, usage_records};
 use crate::db::usage::Filter;
 use crate::db::{Conn, held, testing};
@@ -101,7 +101,7 @@ async fn what_was_spent_since_any_instant() {
         [(0, 12), (START_MS, 12), (START_MS + 1, 11), (START_MS + 1_200_000, 11), (START_MS + HOUR_MS, 9)];
     for (since, want) in cases {
         for scope in [Scope::Key(KeyId(9)), Scope::User(UserId(7)), Scope::Provider(ProviderId(3))] {
-            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            let spent = spent_since(conn, scope, at(since), None).await.expect("sum");
             assert_eq!(spent.cost, BigDecimal::from(want), "{scope:?} since {since}");
             assert_eq!(spent.start_ms, since);
         }
@@ -118,14 +118,15 @@ async fn what_was_spent_since_any_instant() {
     for since in (0..60).map(|n| START_MS + n * 77 * 60_000) {
         let want = times.iter().filter(|time| **time >= since).count();
         for scope in [Scope::Key(KeyId(10)), Scope::User(UserId(8)), Scope::Provider(ProviderId(4))] {
-            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            let spent = spent_since(conn, scope, at(since), None).await.expect("sum");
             assert_eq!(spent.cost, BigDecimal::from(want as i64), "{scope:?} since {since}");
         }
     }
-    let nobody = spent_since(conn, Scope::Key(KeyId(1)), at(0)).await.expect("sum");
+    let nobody = spent_since(conn, Scope::Key(KeyId(1)), at(0), None).await.expect("sum");
     assert_eq!(nobody.cost, BigDecimal::from(0));
-    let buckets =
-        spent_by_bucket(conn, Scope::User(UserId(7)), at(START_MS + 1), HOUR_MS).await.expect("buckets");
+    let buckets = spent_by_bucket(conn, Scope::User(UserId(7)), (at(START_MS + 1), None), HOUR_MS)
+        .await
+        .expect("buckets");
     let buckets: Vec<_> =
         buckets.into_iter().map(|b| (b.start_ms - START_MS, b.cost.to_plain_string())).collect();
     let want: Vec<_> = [2, 3, 3, 3].iter().enumerate().map(|(at, n)| (at as i64 * HOUR_MS, n)).collect();
@@ -134,6 +135,48 @@ async fn what_was_spent_since_any_instant() {
         want.iter().map(|(at, _)| *at).collect::<Vec<_>>()
     );
     assert_eq!(buckets.iter().map(|(_, n)| &n[..1]).collect::<String>(), "2333");
+}
+
+#[tokio::test]
+async fn what_was_spent_by_requests_that_ended_in_time() {
+    let pool = testing::database().await;
+    let mut conn = pool.write().await.expect("connection");
+    let conn = &mut *conn;
+    // Began in minute 0, 20, 40 and 50, took 5, 50, 1 and 30 minutes; the last one is held.
+    const MINUTE: i64 = 60_000;
+    let long = |number, minute: i64, took: u32, cost| contract::pb::UsageRecord {
+        duration_ms: took * 60_000,
+        ..record(number, START_MS + minute * MINUTE, cost)
+    };
+    let held = pb::UsageRecord { cost: None, held_cost: Some("8".to_owned()), ..long(4, 50, 30, "0") };
+    write(conn, vec![long(1, 0, 5, "1"), long(2, 20, 50, "2"), long(3, 40, 1, "4"), held])
+        .await
+        .expect("write");
+    let at = |minute| DateTime::from_timestamp_millis(START_MS + minute * MINUTE).expect("time");
+    // Since and until, in minutes; begun since, ended since.
+    let cases = [
+        (0, None, 15, 15),
+        (0, Some(5), 0, 0),
+        (0, Some(6), 1, 1),
+        (0, Some(70), 5, 5),
+        (0, Some(71), 7, 7),
+        (0, Some(81), 15, 15),
+        (10, Some(71), 6, 6),
+        (41, Some(81), 8, 14),
+        (42, None, 8, 10),
+    ];
+    for (since, until, begun, ended) in cases {
+        for scope in [Scope::Key(KeyId(9)), Scope::User(UserId(7)), Scope::Provider(ProviderId(3))] {
+            let until = until.map(at);
+            let sum = spent_since(conn, scope, at(since), until).await.expect("sum");
+            assert_eq!(sum.cost, BigDecimal::from(begun), "{scope:?} {since} {until:?}");
+            let sum = spent_ended(conn, scope, at(since), until).await.expect("sum");
+            assert_eq!(sum.cost, BigDecimal::from(ended), "{scope:?} {since} {until:?}");
+            let buckets = spent_by_bucket(conn, scope, (at(since), until), HOUR_MS).await.expect("buckets");
+            let sum: BigDecimal = buckets.iter().map(|bucket| &bucket.cost).sum();
+            assert_eq!(sum, BigDecimal::from(begun), "{scope:?} {since} {until:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -174,12 +217,12 @@ async fn what_is_held_counts_towards_limits_and_in_no_cost() {
         (START_MS + 2 * HOUR_MS, "0"),
     ] {
         for scope in [Scope::Key(KeyId(9)), Scope::User(UserId(7)), Scope::Provider(ProviderId(3))] {
-            let spent = spent_since(conn, scope, at(since)).await.expect("sum");
+            let spent = spent_since(conn, scope, at(since), None).await.expect("sum");
             assert_eq!(spent.cost, want.parse::<BigDecimal>().expect("decimal"), "{scope:?} since {since}");
         }
     }
     let buckets =
-        spent_by_bucket(conn, Scope::User(UserId(7)), at(START_MS), HOUR_MS).await.expect("buckets");
+        spent_by_bucket(conn, Scope::User(UserId(7)), (at(START_MS), None), HOUR_MS).await.expect("buckets");
     let sums: Vec<_> = buckets.into_iter().map(|bucket| bucket.cost.normalized().to_string()).collect();
     assert_eq!(sums, ["1.250000000000001"; 2]);
     let filter = |user| Filter { owner: 1, user: Some(user), ..Filter::default() };

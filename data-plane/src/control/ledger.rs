@@ -48,5 +48,6 @@ fn wire(query: &SpentQuery) -> pb::SpentQuery {
         Scope::User(id) => (pb::Scope::User, id.0),
         Scope::Provider(id) => (pb::Scope::Provider, id.0),
     };
-    pb::SpentQuery { scope: scope.into(), id, since_ms: query.since_ms, bucket_ms: query.bucket_ms }
+    let SpentQuery { since_ms, bucket_ms, by_end, settled, .. } = *query;
+    pb::SpentQuery { scope: scope.into(), id, since_ms, bucket_ms, by_end, settled }
 }

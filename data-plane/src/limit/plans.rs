@@ -102,7 +102,7 @@ mod tests {
     const DAY_MS: i64 = 86_400_000;
 
     fn limited(window: Window) -> Vec<Limit> {
-        vec![Limit { measure: Measure::Usd, window, amount: 5, since_ms: None }]
+        vec![Limit { measure: Measure::Usd, window, amount: 5, since_ms: None, absent_until_ms: None }]
     }
 
     #[test]

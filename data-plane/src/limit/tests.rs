@@ -4,7 +4,7 @@ use contract::ids::{KeyId, UserId};
 const NOW: i64 = 1_767_607_200_000; // 2026-01-05T10:00:00Z, a Monday
 
 fn limit(measure: Measure, window: Window, amount: i64) -> Limit {
-    Limit { measure, window, amount, since_ms: None }
+    Limit { measure, window, amount, since_ms: None, absent_until_ms: None }
 }
 
 fn key(limits: Vec<Limit>) -> Key {

@@ -87,6 +87,8 @@ pub struct Trail {
     crowded: SmallVec<[ProviderId; 8]>,
     /// Somebody who could serve was left out, for a while.
     left_out: bool,
+    /// The caller's limits did not count the request's session before.
+    pub brought_session: bool,
 }
 
 impl Trail {

@@ -76,7 +76,10 @@ impl Proxy {
         let complete = line.as_ref().is_some_and(|line| line.complete);
         let asked = store::Line { candidates: &candidates, complete };
         let (bound, place) = match self.limiter.reserve(&self.claim(meter), asked).await {
-            Admission::Admitted { bound, place } => (bound, place),
+            Admission::Admitted { bound, place, fresh } => {
+                trail.brought_session = fresh;
+                (bound, place)
+            }
             Admission::Refused(refusal) => return Err(self.limited(refusal)),
             Admission::Full => {
                 meter.took_nothing();
@@ -107,7 +110,13 @@ impl Proxy {
         let table = std::sync::Arc::clone(&meter.opening().table);
         loop {
             let ground = self.ground(&table, meter.opening());
-            let line = trail.line(&ground, &Self::wish(&table, meter.opening(), bound))?;
+            let line = trail.line(&ground, &Self::wish(&table, meter.opening(), bound));
+            if matches!(line, Err(Nothing::AtLimit)) {
+                // Nothing was sent to anybody.
+                self.limiter.withdraw(&self.claim(meter), trail.brought_session);
+                meter.took_nothing();
+            }
+            let line = line?;
             let candidates = self.candidates(&table, meter, &line);
             let asked = store::Line { candidates: &candidates, complete: line.complete };
             let left = meter.leaves();

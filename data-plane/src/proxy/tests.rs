@@ -15,6 +15,7 @@ mod admission;
 mod documents;
 mod endings;
 mod failover;
+mod full;
 mod health;
 mod interrupted;
 mod model;

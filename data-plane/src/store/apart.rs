@@ -43,6 +43,6 @@ impl Core {
             store.reserve(&Reserve { mode: Mode::Back, leaves, ..alone }).await?;
             return Ok(Answer::Full);
         }
-        Ok(Answer::Taken(Taken { fresh: false, ..own }))
+        Ok(Answer::Taken(own))
     }
 }

@@ -51,6 +51,11 @@ impl Back {
         })
     }
 
+    /// What an admitted request took of its caller's counters.
+    pub(super) fn own(ask: &Ask<'_>, fresh: bool) -> Option<Self> {
+        Some(Self { fresh: Some(fresh), ..Self::of(ask, Line::default(), None, true)? })
+    }
+
     /// What a request held at a provider that it left.
     pub(super) fn left(ask: &Ask<'_>, hold: Hold, unsent: bool) -> Self {
         Self {

@@ -2,12 +2,15 @@
 -- Follows count.lua.
 --
 -- KEYS  1 .. n  one per counter
--- ARGV  1  what ended before (ms) is in the sums        2  now in ms; 0: this server's clock (see count.lua)
---       then 3 each  spec as in reserve.lua; data as in seed.lua, '' only to look; nano-USD to lower by
--- Answer: of each what is counted now, -1 where it is not seeded (then the ledger is asked when it is used); and
---         whether it was changed: 1 raised, 2 lowered, 0 neither.
+-- ARGV  1  what ended longer ago than so many ms is in the sums, and nothing else
+--       2  now in ms; 0: this server's clock (see count.lua)
+--       then 4 each  spec as in reserve.lua; data as in seed.lua, '' only to look; nano-USD to lower by; the mark
+--                    that the counter had when it was found to be so much above
+-- Answer, 4 each: what is counted now, -1 where it is not seeded (then the ledger is asked when it is used);
+--         whether it was changed: 1 raised, 2 lowered, 0 neither; a mark that changes with each seeding and each
+--         correction, so that what several found at once is corrected once; when a from-first window began, 0 none
 
-local complete = tonumber(ARGV[1])
+local complete = now - number(ARGV[1])
 local raise = {}
 
 function raise.f(key, data)
@@ -48,32 +51,36 @@ function raise.o(key, data, spec)
   return raised
 end
 
+-- When a window begins is for charges to decide: the sum is of the window that began there, or it is of no use.
 function raise.g(key, data, spec)
-  if not data[2] then return false end
   local start = tonumber(redis.call('HGET', key, 'start') or nil)
-  if start and now < start + spec.a then return raise.f(key, {data[2]}) end
-  redis.call('HSET', key, 'start', data[1], 'spent', data[2])
-  return true
+  if not start or start ~= tonumber(data[1]) or now >= start + spec.a then return false end
+  return raise.f(key, {data[2]})
 end
 
 local answer = {}
 for i = 1, #KEYS do
-  local key, spec, lower = KEYS[i], parse(ARGV[3 * i]), ARGV[3 * i + 2]
-  local row = redis.call('HMGET', key, 'base', 'until', 'known')
-  local count, change = -1, 0
+  local key, spec = KEYS[i], parse(ARGV[4 * i - 1])
+  local given, lower, mark = ARGV[4 * i], ARGV[4 * i + 1], ARGV[4 * i + 2]
+  local row = redis.call('HMGET', key, 'base', 'until', 'known', 'corrected', 'start')
+  local count, change, started = -1, 0, 0
+  local function marked() return row[1] .. ' ' .. (redis.call('HGET', key, 'corrected') or 0) end
   if row[1] and not row[2] then
-    local data = {}
-    for word in string.gmatch(ARGV[3 * i + 1], '%d+') do data[#data + 1] = word end
-    if ARGV[3 * i + 1] ~= '' and raise[spec.kind](key, data, spec) then
+    local data, is_same = {}, marked() == mark
+    for word in string.gmatch(given, '%d+') do data[#data + 1] = word end
+    if given ~= '' and raise[spec.kind](key, data, spec) then
       change = 1
-      if number(row[3]) < complete then redis.call('HSET', key, 'known', complete) end
+      if number(row[3]) < complete then redis.call('HSET', key, 'known', string.format('%.0f', complete)) end
     end
-    if spec.kind == 'f' and lower ~= '0' and number(redis.call('HGET', key, 'spent')) >= tonumber(lower) then
+    if spec.kind == 'f' and lower ~= '0' and is_same and number(redis.call('HGET', key, 'spent')) >= tonumber(lower) then
       subtract(key, 'spent', lower)
       change = 2
     end
+    if change > 0 then redis.call('HINCRBY', key, 'corrected', 1) end
     count = number(redis.call('HGET', key, 'spent'))
+    if row[5] and tonumber(row[5]) + spec.a > now then started = tonumber(row[5]) end
   end
-  answer[2 * i - 1], answer[2 * i] = count, change
+  local at = 4 * i
+  answer[at - 3], answer[at - 2], answer[at - 1], answer[at] = count, change, row[1] and marked() or '', started
 end
 return answer

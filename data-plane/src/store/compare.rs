@@ -2,40 +2,36 @@
 //!
 //! A counter is compared when this process touches it for the first time (so what an earlier run of it lost is
 //! found), every `compare_every` while it is in use, when a settlement was lost, and when it was seeded while reports
-//! of proxies were outstanding. Lost settlements are also noted in Redis, for the other proxies.
-//!
-//! One round looks at the counters, waits, asks the ledger, waits again, and raises those that are below its sums
-//! even now: in the second wait, whatever the ledger knew arrives here if it arrives at all. So a round never
-//! counts twice; what was spent meanwhile may hide a part of what is missing until the next round. A fixed window
-//! that was above is lowered, but only if the ledger has every record that ended before the look: of all proxies,
-//! also of those that are away. Other windows forget by themselves.
+//! of proxies were outstanding. Lost settlements are also noted in Redis, for the other proxies. Here is which are due;
+//! `round` compares them.
 
-use super::limiter::Core;
-use super::redis::RedisStore;
-use super::{COUNTERS_CORRECTED, Complete, Home, Known, Slot, seeding};
+mod round;
+
+pub(super) use round::Sum;
+
+use super::{Complete, Home, Options, Slot};
 use crate::clock::now_ms;
 use crate::limit::Counter;
 use bytes::Bytes;
-use contract::window::Span;
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use contract::table::CounterNaming;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-/// Counters of one round.
+/// Counters of one round; fewer after one that the ledger did not answer in time.
 const BATCH: usize = 200;
 /// Counters that are remembered; beyond, all are forgotten, and compared again when they are touched.
 const MOST: usize = 65_536;
-/// Waits for the ledger are so many times those of a request.
-const PATIENCE: u32 = 10;
 /// A counter that could not be compared, or not to the end, comes again after this, and less and less often.
 const AGAIN_MS: i64 = 5_000;
 /// A counter that was not complete after so many rounds waits for the next regular one.
 const ROUNDS: u32 = 60;
-/// As many, where the control plane does not know how far the ledger is.
+/// As many, where the control plane does not know how far the ledger is, or to lower what is too much.
 const BLIND_ROUNDS: u32 = 3;
 /// How often what other proxies noted is read.
 const NOTES_MS: i64 = 10_000;
+/// A window that ended so long ago, by any clock, is not compared any more.
+const OVER_MS: i64 = 60_000;
 
 /// A counter to compare.
 #[derive(Clone)]
@@ -47,21 +43,48 @@ pub(super) struct Touched {
     pub(super) key: Bytes,
 }
 
+/// What Redis says of a counter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    /// What is counted; -1: it is not seeded.
+    pub(super) count: i64,
+    /// What was done to it: raised, or lowered.
+    pub(super) change: Option<&'static str>,
+    /// Another after each seeding and each correction.
+    pub(super) mark: Bytes,
+    /// When the window that runs now began, of one from first.
+    pub(super) start_ms: Option<i64>,
+}
+
 struct Entry {
     what: Touched,
     /// When it is compared next, Unix milliseconds.
     due_ms: i64,
     /// The ledger has to be complete up to here, or the comparison does not count.
     need_ms: i64,
+    /// When it was in use last.
+    touched_ms: i64,
     /// A settlement was lost, and Redis has not been told.
     unnoted: bool,
     rounds: u32,
+    /// What was counted at a moment up to which the ledger was not complete yet.
+    seen: Option<(i64, Look)>,
+}
+
+impl Entry {
+    /// Whether it is of no use to compare it.
+    fn is_over(&self, now_ms: i64, every_ms: i64) -> bool {
+        let has_ended = self.what.counter.end_ms().is_some_and(|end| end + OVER_MS < now_ms);
+        let is_owed = self.unnoted || self.rounds > 0;
+        has_ended || !is_owed && now_ms - self.touched_ms > every_ms.saturating_mul(2)
+    }
 }
 
 #[derive(Default)]
 struct Inner {
     entries: HashMap<Bytes, Entry>,
-    homes: HashSet<Home>,
+    /// Where they lie; and up to when the ledger has to be complete for a new one there.
+    homes: HashMap<Home, i64>,
     notes_ms: i64,
 }
 
@@ -69,16 +92,21 @@ struct Inner {
 pub(super) struct Compare {
     inner: Mutex<Inner>,
     busy: AtomicBool,
+    batch: AtomicUsize,
     every_ms: i64,
+    /// No request takes longer.
+    longest_ms: i64,
     begun_ms: i64,
 }
 
 impl Compare {
-    pub(super) fn new(every: Duration) -> Self {
+    pub(super) fn new(options: &Options) -> Self {
         Self {
             inner: Mutex::default(),
             busy: AtomicBool::new(false),
-            every_ms: super::ms(every),
+            batch: AtomicUsize::new(BATCH),
+            every_ms: super::ms(options.compare_every),
+            longest_ms: super::ms(options.reservation_ttl),
             begun_ms: now_ms(),
         }
     }
@@ -97,19 +125,37 @@ impl Compare {
                 inner.entries.clear();
             }
         }
-        inner.homes.insert(what.home);
-        let new =
-            Entry { due_ms: i64::MAX, need_ms: self.begun_ms, unnoted: false, rounds: 0, what: what.clone() };
+        let need_ms = self.need_ms(&mut inner, what.home);
+        let new = Entry {
+            due_ms: i64::MAX,
+            need_ms,
+            touched_ms: now_ms(),
+            unnoted: false,
+            rounds: 0,
+            seen: None,
+            what: what.clone(),
+        };
         let entry = inner.entries.entry(what.key.clone()).or_insert(new);
         // Windows go on under one name.
         entry.what = what;
         change(entry);
     }
 
+    /// Up to when the ledger has to be complete for a counter that is new here. While counters are renamed, requests
+    /// that began before are charged under the old names, and stand in the ledger only when the last of them has ended.
+    fn need_ms(&self, inner: &mut Inner, home: Home) -> i64 {
+        let begun_ms = self.begun_ms;
+        let old = Home { naming: CounterNaming::ByUser, ..home };
+        let is_renamed = home != old && inner.homes.contains_key(&old);
+        let new = || if is_renamed { now_ms() + self.longest_ms } else { begun_ms };
+        *inner.homes.entry(home).or_insert_with(new)
+    }
+
     /// It is in use: compared now if it is new to this process, else from time to time.
     pub(super) fn touched(&self, what: Touched) {
         let now = now_ms();
         self.entry(what, |entry| {
+            entry.touched_ms = now;
             if entry.due_ms == i64::MAX {
                 entry.due_ms = now;
             }
@@ -133,6 +179,15 @@ impl Compare {
         });
     }
 
+    /// Its limit is there again: requests that began without it will be in the ledger when the last of them has ended.
+    pub(super) fn came_back(&self, what: Touched) {
+        let now = now_ms();
+        self.entry(what, |entry| {
+            (entry.due_ms, entry.rounds) = (now, 0);
+            entry.need_ms = entry.need_ms.max(now + self.longest_ms);
+        });
+    }
+
     /// Whether something is due, and nobody is at it; the caller is now.
     pub(super) fn begins(&self) -> bool {
         let now = now_ms();
@@ -143,17 +198,30 @@ impl Compare {
         is_due && !self.busy.swap(true, Ordering::Acquire)
     }
 
+    /// Those that have waited longest; what is of no use any more is forgotten.
     fn batch(&self) -> Vec<(Touched, bool)> {
         let now = now_ms();
         let mut inner = self.lock();
-        let due = inner.entries.values_mut().filter(|entry| entry.due_ms <= now).take(BATCH);
-        due.map(|entry| {
-            // Until the round is over; if it fails, it comes again.
-            entry.rounds += 1;
-            entry.due_ms = now + AGAIN_MS * i64::from(entry.rounds.min(12));
-            (entry.what.clone(), entry.unnoted)
-        })
-        .collect()
+        inner.entries.retain(|_, entry| !entry.is_over(now, self.every_ms));
+        let mut due: Vec<&mut Entry> =
+            inner.entries.values_mut().filter(|entry| entry.due_ms <= now).collect();
+        due.sort_unstable_by_key(|entry| entry.due_ms);
+        due.truncate(self.batch.load(Ordering::Relaxed));
+        due.into_iter()
+            .map(|entry| {
+                // Until the round is over; if it fails, it comes again.
+                entry.rounds += 1;
+                entry.due_ms = now + AGAIN_MS * i64::from(entry.rounds.min(12));
+                (entry.what.clone(), entry.unnoted)
+            })
+            .collect()
+    }
+
+    /// Whether the ledger answered in time: asked for less, it may.
+    fn answered(&self, in_time: bool) {
+        let size = self.batch.load(Ordering::Relaxed);
+        let next = if in_time { (size * 2).min(BATCH) } else { (size / 2).max(1) };
+        self.batch.store(next, Ordering::Relaxed);
     }
 
     /// The homes whose notes are to be read.
@@ -164,7 +232,7 @@ impl Compare {
             return Vec::new();
         }
         inner.notes_ms = now;
-        inner.homes.iter().copied().collect()
+        inner.homes.keys().copied().collect()
     }
 
     fn noted(&self, key: &Bytes) {
@@ -183,11 +251,27 @@ impl Compare {
         }
     }
 
-    /// A round over it has ended; up to when what it needs is known to be complete, if it is done.
-    fn compared(&self, key: &Bytes, complete: Complete) -> Option<i64> {
+    /// What it counted at the earliest moment since it was corrected last up to which the ledger was not complete yet.
+    fn looked(&self, key: &Bytes, at_ms: i64, look: &Look) -> (i64, Look) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.get_mut(key) else { return (at_ms, look.clone()) };
+        match &entry.seen {
+            Some(seen) if seen.1.mark == look.mark => seen.clone(),
+            _ => entry.seen.insert((at_ms, look.clone())).clone(),
+        }
+    }
+
+    /// A round over it has ended; up to when what it needs is known to be complete, if it is done. `excess`: it is
+    /// above the ledger, as far as that can be known yet.
+    fn compared(&self, key: &Bytes, complete: Complete, excess: Excess) -> Option<i64> {
         let now = now_ms();
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(key)?;
+        if excess != Excess::Perhaps {
+            entry.seen = None;
+        } else if entry.rounds < BLIND_ROUNDS {
+            return None;
+        }
         let is_complete = complete.connected_ms.is_some_and(|at| at >= entry.need_ms);
         let most = if complete.connected_ms.is_some() { ROUNDS } else { BLIND_ROUNDS };
         if !is_complete && entry.rounds < most {
@@ -198,79 +282,27 @@ impl Compare {
     }
 }
 
-impl Core {
-    /// One round. Whatever fails in it is done again later.
-    pub(super) async fn compare(&self) {
-        let result = self.compare_round().await;
-        self.shared.compare.busy.store(false, Ordering::Release);
-        if let Err(error) = result {
-            tracing::debug!(error, "counters were not compared with the ledger; they are again later");
-        }
+#[cfg(test)]
+impl Compare {
+    pub(super) fn due_for_tests(&self) -> Vec<Touched> {
+        self.batch().into_iter().map(|(what, _)| what).collect()
     }
 
-    async fn compare_round(&self) -> Result<(), String> {
-        let compare = &self.shared.compare;
-        let Some(redis) = self.usable() else { return Ok(()) };
-        let text = |error: super::StoreError| error.to_string();
-        for home in compare.noting() {
-            for (key, need_ms) in redis.notes(home).await.map_err(text)? {
-                compare.read(&key, need_ms);
-            }
-        }
-        let batch = compare.batch();
-        let Some(ledger) = self.shared.ledger.as_ref().filter(|_| !batch.is_empty()) else { return Ok(()) };
-        for (what, _) in batch.iter().filter(|(_, unnoted)| *unnoted) {
-            redis.note(what, now_ms()).await.map_err(text)?;
-            compare.noted(&what.key);
-        }
-        let list: Vec<Touched> = batch.into_iter().map(|(what, _)| what).collect();
-        let pause = self.shared.options.compare_pause;
-        let looked_ms = now_ms();
-        let before = self.look(redis, &list).await?;
-        tokio::time::sleep(pause).await;
-        let asked_ms = now_ms();
-        let queries: Vec<_> = list.iter().map(|what| seeding::query(&what.counter, asked_ms)).collect();
-        let patience = self.shared.options.ledger_timeout * PATIENCE;
-        let spent = tokio::time::timeout(patience, ledger.spent(&queries)).await;
-        let spent =
-            spent.map_err(|_| "the ledger did not answer in time")?.map_err(|error| error.to_string())?;
-        if spent.sums.len() != list.len() {
-            return Err("the ledger answered another number of questions".to_owned());
-        }
-        tokio::time::sleep(pause).await;
-        let knows_all = spent.complete.all_ms.is_some_and(|at| at >= looked_ms);
-        let mut sums = Vec::with_capacity(list.len());
-        for ((what, buckets), before) in list.iter().zip(&spent.sums).zip(before) {
-            let seed = seeding::seed(0, &what.counter, buckets, asked_ms);
-            let lower = match (&seed.known, what.counter.span) {
-                (Some(Known::Sum(sum)), Span::Fixed { .. }) if knows_all && before > *sum => before - sum,
-                _ => 0,
-            };
-            sums.push(Sum { known: seed.known, lower });
-        }
-        let complete_ms = spent.complete.connected_ms.unwrap_or(0);
-        let after = redis.compare(&list, &sums, complete_ms).await.map_err(text)?;
-        for (what, (_, change)) in list.iter().zip(after) {
-            if let Some(change) = change {
-                metrics::counter!(COUNTERS_CORRECTED, "change" => change).increment(1);
-                tracing::info!(counter = %String::from_utf8_lossy(&what.key), change, "a counter did not fit the ledger");
-            }
-            if let Some(need_ms) = compare.compared(&what.key, spent.complete) {
-                redis.forget_note(what, need_ms).await.map_err(text)?;
-            }
-        }
-        Ok(())
+    pub(super) fn answered_for_tests(&self, in_time: bool) {
+        self.answered(in_time);
     }
 
-    async fn look(&self, redis: &RedisStore, list: &[Touched]) -> Result<Vec<i64>, String> {
-        let look: Vec<Sum> = list.iter().map(|_| Sum { known: None, lower: 0 }).collect();
-        let seen = redis.compare(list, &look, 0).await.map_err(|error| error.to_string())?;
-        Ok(seen.into_iter().map(|(count, _)| count).collect())
+    pub(super) fn compared_for_tests(&self, key: &Bytes, complete: Complete) -> Option<i64> {
+        self.compared(key, complete, Excess::None)
     }
 }
 
-/// What a counter is raised to, or lowered by.
-pub(super) struct Sum {
-    pub(super) known: Option<Known>,
-    pub(super) lower: i64,
+/// Whether a counter is above the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Excess {
+    /// By so much.
+    Of(i64),
+    /// Not all reports are there that could tell.
+    Perhaps,
+    None,
 }

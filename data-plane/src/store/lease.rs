@@ -42,8 +42,8 @@ struct Taken {
 const FORGOTTEN_MS: i64 = 24 * 3_600_000;
 
 impl Taken {
-    fn ended(&self, actual: i64) -> Ended {
-        Ended { estimate: self.estimate, actual, session: self.session }
+    fn ended(&self, actual: i64, at_ms: i64) -> Ended {
+        Ended { estimate: self.estimate, actual, at_ms, session: self.session }
     }
 }
 
@@ -102,7 +102,8 @@ impl Leases {
     /// Ends a request, if it was admitted from a slice, and takes out of the settlement what the next tick does.
     pub(super) fn end(&self, settlement: &mut Settlement) {
         let Some(taken) = self.requests.borrow_mut().remove(&settlement.request) else { return };
-        taken.holder.end(&taken.ended(settlement.actual.unwrap_or_default().0.max(0)));
+        let actual = settlement.actual.unwrap_or_default().0.max(0);
+        taken.holder.end(&taken.ended(actual, settlement.now_ms));
         settlement.counters = Counters::default();
         if let (Some(session), Some(provider)) = (&settlement.session, settlement.bind)
             && taken.holder.rebind(self.hasher.hash_one(&**session), provider)
@@ -111,11 +112,13 @@ impl Leases {
         }
     }
 
-    /// A request that was admitted from a slice is refused all the same.
-    pub(super) fn undo(&self, request: RequestId) {
-        if let Some(taken) = self.requests.borrow_mut().remove(&request) {
-            taken.holder.undo(&taken.ended(0));
+    /// A request that was admitted from a slice is refused all the same; whether it was.
+    pub(super) fn undo(&self, request: RequestId) -> bool {
+        let taken = self.requests.borrow_mut().remove(&request);
+        if let Some(taken) = &taken {
+            taken.holder.undo(&taken.ended(0, taken.at_ms));
         }
+        taken.is_some()
     }
 
     /// Holders that have something to do, each marked as being renewed. Cold ones are let go.
@@ -140,7 +143,7 @@ impl Leases {
         self.requests.borrow_mut().retain(|_, taken| {
             let lives = taken.at_ms > before_ms;
             if !lives {
-                taken.holder.end(&taken.ended(0));
+                taken.holder.end(&taken.ended(0, taken.at_ms));
             }
             lives
         });

@@ -2,7 +2,7 @@
 //! seeded from the ledger. Never fails: every question has an answer within `redis_timeout`, or `ledger_timeout`
 //! where a counter is seen for the first time.
 
-use super::back::Pending;
+use super::back::{Back, Pending};
 use super::breaker::{Breaker, Degraded};
 use super::compare::{Compare, Touched};
 use super::hold::Holding;
@@ -45,7 +45,7 @@ impl Shared {
     pub fn new(options: Options, ledger: Option<Arc<dyn Ledger>>) -> Arc<Self> {
         Arc::new(Self {
             memory: MemoryStore::new(&options),
-            compare: Compare::new(options.compare_every),
+            compare: Compare::new(&options),
             options,
             degraded: Degraded::default(),
             ledger,
@@ -114,7 +114,7 @@ impl Limiter {
         if let Some(bound) = known
             && line.candidates.is_empty()
         {
-            return Admission::Admitted { bound, place: None };
+            return Admission::Admitted { bound, place: None, fresh: false };
         }
         // Boxed, because the client's future is 10 KiB, which every request's would carry along.
         Box::pin(self.ask(ask, line, known)).await
@@ -137,14 +137,14 @@ impl Limiter {
                 }
                 let place = place(line, &taken);
                 core.holding.begin(ask, counted, place.as_ref().and_then(|place| place.hold.as_ref()));
-                Admission::Admitted { bound: taken.bound, place }
+                Admission::Admitted { bound: taken.bound, place, fresh: taken.fresh }
             }
             Answer::Over(over) => Admission::Refused(refusal(&over, ask)),
             Answer::Full => {
                 core.leases.undo(ask.request);
                 Admission::Full
             }
-            Answer::Unseeded(_) => Admission::Admitted { bound: None, place: None },
+            Answer::Unseeded(_) => Admission::Admitted { bound: None, place: None, fresh: false },
         }
     }
 
@@ -176,6 +176,16 @@ impl Limiter {
         };
         self.core.holding.moved(ask, place.as_ref().and_then(|place| place.hold.as_ref()));
         place
+    }
+
+    /// An admitted request is refused before anything was sent: it counts nowhere. `fresh` as it was admitted. It is not
+    /// to be settled.
+    #[cold]
+    pub fn withdraw(&self, ask: &Ask<'_>, fresh: bool) {
+        self.core.holding.end(ask.request);
+        if !self.core.leases.undo(ask.request) {
+            Back::own(ask, fresh).into_iter().for_each(|back| self.send(Job::Back(Box::new(back))));
+        }
     }
 
     /// Ends an admitted request, in the background. May be called from `Drop`. The first settlement of a request
@@ -266,7 +276,7 @@ impl Core {
     /// Charges what a holder has spent, and renews its slice; only gives back if `last`.
     pub(super) async fn renew(&self, holder: &Holder, now_ms: i64, last: bool) {
         // What could not be sent before, then what was spent since.
-        while let Some(unsent) = holder.unsent(now_ms) {
+        while let Some(unsent) = holder.unsent() {
             let money = holder.money();
             let charge = holder.charge(&unsent, &money);
             let sent = match self.usable() {
@@ -402,6 +412,7 @@ impl Core {
                     behind_ms: behind_ms.map_or(LEDGER_SLACK_MS, |behind| behind.min(LEDGER_SLACK_MS)),
                     ..seeding::seed(*index, counter, sums, now)
                 };
+                self.came_back(reserve, &missing);
                 missing.iter().zip(&spent.sums).map(seed).collect()
             }
             other => {
@@ -425,6 +436,17 @@ impl Core {
             if let Some((_, slot)) = reserve.counter(*index) {
                 let what = Touched::new(reserve.home, slot, counter);
                 self.shared.compare.seeded_early(what, reserve.now_ms);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Of those whose limit was absent, requests that began without it are not in the sums yet, and charge nothing here.
+    fn came_back(&self, reserve: &Reserve<'_>, missing: &[(usize, &Counter)]) {
+        for (index, _) in missing.iter().filter(|(_, counter)| counter.limit.absent_until_ms.is_some()) {
+            if let Some((counter, slot)) = reserve.counter(*index) {
+                self.shared.compare.came_back(Touched::new(reserve.home, slot, counter));
             }
         }
     }

@@ -10,6 +10,7 @@ use super::{
     Answer, Bound, Charge, Known, Leaves, Options, Over, Reserve, Seed, Slot, Store, StoreError, Taken, ms,
 };
 use crate::limit::Counter;
+use bytes::Bytes;
 use contract::ids::ProviderId;
 use contract::table::Measure;
 use fred::bytes_utils::Str;
@@ -20,6 +21,7 @@ use fred::prelude::{
 };
 use smallvec::SmallVec;
 use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// Waits between attempts to connect, in ms: doubled from the first to the second.
@@ -70,6 +72,10 @@ pub(super) struct RedisStore {
     pub(super) compare_every_ms: i64,
     /// Counters that are to be compared with the ledger, since [`RedisStore::touched`] was asked last.
     pub(super) touched: RefCell<Vec<Touched>>,
+    /// Those that left a late settlement out, with its end: the ledger has it, or will have it.
+    pub(super) passed: RefCell<Vec<(Touched, i64)>>,
+    /// Counters of limits that came back, and up to when each was absent when it was seeded again.
+    pub(super) caught_up: RefCell<HashMap<Bytes, i64>>,
 }
 
 impl RedisStore {
@@ -114,6 +120,8 @@ impl RedisStore {
             note: Script::new(include_str!("note.lua")),
             compare_every_ms: ms(options.compare_every),
             touched: RefCell::default(),
+            passed: RefCell::default(),
+            caught_up: RefCell::default(),
         })
     }
 
@@ -245,6 +253,10 @@ impl Store for RedisStore {
                 (None, Bound::Ask) => Ok(Answer::Taken(Taken::default())),
             };
         }
+        let stale = self.stale(reserve);
+        if !stale.is_empty() {
+            return Ok(Answer::Unseeded(stale));
+        }
         let (parts, keys) = self.question(reserve);
         answer(self.run(&self.reserve, &parts, keys).await?)
     }
@@ -269,11 +281,16 @@ impl Store for RedisStore {
             pack.number(self.now(reserve.now_ms));
             pack.number(ttl);
             pack.number(seeds.iter().map(|seed| seed.behind_ms).max().unwrap_or_default());
-            for (words, (_, seed)) in said.iter().flatten().zip(&found) {
+            for (words, ((counter, _), seed)) in said.iter().flatten().zip(&found) {
                 pack.spec(words);
                 pack.known(seed.known.as_ref());
+                pack.number(
+                    counter.limit.absent_until_ms.map_or(i64::MAX / 4, |at| (reserve.now_ms - at).max(0)),
+                );
             }
             self.run(&self.seed, &pack.seal(), keys).await?;
+            let names = said.iter().flatten().map(|words| words.key.clone());
+            names.zip(&found).for_each(|(key, ((counter, _), _))| self.caught_up(key, counter));
         }
         Ok(())
     }
@@ -304,7 +321,7 @@ impl Store for RedisStore {
         }
         let keys = pack.len();
         pack.number(charge.age_ms);
-        pack.number(self.now(charge.now_ms));
+        pack.number(self.now(charge.now_ms.saturating_add(charge.age_ms)));
         pack.bytes(charge.request.0.as_bytes());
         pack.number(charge.actual.0.max(0));
         pack.member(charge.request, charge.session);
@@ -319,7 +336,10 @@ impl Store for RedisStore {
         pack.specs(&caller);
         pack.specs(&theirs);
         let first = self.run(&self.settle, &pack.seal(), keys).await?;
-        Ok(first.as_i64() == Some(1))
+        if first.as_i64() == Some(2) {
+            self.passed_over(charge);
+        }
+        Ok(first.as_i64() != Some(0))
     }
 }
 

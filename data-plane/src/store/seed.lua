@@ -5,8 +5,9 @@
 -- ARGV  1  now in ms; 0: this server's clock
 --       2  ms for which a provisional seed holds, when the ledger did not answer; 0: the ledger did
 --       3  how many ms the ledger is behind: what ended longer ago is in its sums, however late it is settled
---       then 2 each  spec as in reserve.lua; data: numbers separated by blanks
+--       then 3 each  spec as in reserve.lua; data: numbers separated by blanks
 --            f  the sum          o  bucket, sum, bucket, sum, ..          g  start, sum (or nothing)
+--                    then ms: what was seeded longer ago is seeded again, because it was not always in use since
 -- What was charged here before the seeding may or may not be in the ledger already: the larger sum holds.
 
 local now, provisional = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -52,11 +53,19 @@ end
 for i = 1, #KEYS do
   local key = KEYS[i]
   local row = redis.call('HMGET', key, 'base', 'until')
-  if not (row[1] and (not row[2] or tonumber(row[2]) > now)) then
-    local kind, length, ttl = string.match(ARGV[2 + 2 * i], '^(%a) %d+ (%d+) %d+ %d+ (%d+)$')
+  local is_stale = row[1] and tonumber(row[1]) < now - tonumber(ARGV[3 + 3 * i])
+  if is_stale or not (row[1] and (not row[2] or tonumber(row[2]) > now)) then
+    local kind, length, ttl = string.match(ARGV[1 + 3 * i], '^(%a) %d+ (%d+) %d+ %d+ (%d+)$')
     if provisional == 0 then
       local data = {}
-      for word in string.gmatch(ARGV[3 + 2 * i], '%d+') do data[#data + 1] = word end
+      for word in string.gmatch(ARGV[2 + 3 * i], '%d+') do data[#data + 1] = word end
+      if is_stale and kind == 'o' then
+        -- The same spending may stand in another bucket there: by its beginning instead of its end.
+        for _, field in ipairs(redis.call('HKEYS', key)) do
+          if tonumber(field) then redis.call('HDEL', key, field) end
+        end
+        redis.call('HDEL', key, 'tail', 'head')
+      end
       fill[kind](key, data, tonumber(length))
       redis.call('HDEL', key, 'until')
       redis.call('HSET', key, 'known', now - tonumber(ARGV[3]))

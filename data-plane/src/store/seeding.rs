@@ -21,20 +21,50 @@ pub(super) fn query(counter: &Counter, now_ms: i64) -> SpentQuery {
         }
         Span::FromFirst { .. } => (since(now_ms - FROM_FIRST_HISTORY_MS), FROM_FIRST_BUCKET_MS),
     };
-    SpentQuery { scope: counter.scope, since_ms, bucket_ms }
+    SpentQuery { scope: counter.scope, since_ms, bucket_ms, by_end: false, settled: false }
+}
+
+/// The same question, to compare a counter that the store knows with the answer. `start_ms`: when the window that
+/// runs there began at its first use; `None`: there is nothing to compare.
+pub(super) fn settled(counter: &Counter, start_ms: Option<i64>, now_ms: i64) -> Option<SpentQuery> {
+    let query = SpentQuery { settled: true, ..query(counter, now_ms) };
+    match counter.span {
+        Span::Fixed { .. } | Span::Rolling { .. } => Some(query),
+        // What was spent before that start is in another window, whatever the ledger makes of it.
+        Span::FromFirst { .. } => {
+            start_ms.map(|since_ms| SpentQuery { since_ms, bucket_ms: 0, by_end: true, ..query })
+        }
+    }
+}
+
+/// The answer to [`settled`].
+pub(super) fn ledgers(
+    counter: &Counter,
+    start_ms: Option<i64>,
+    buckets: &[(i64, i64)],
+    now_ms: i64,
+) -> Known {
+    let sum = || buckets.iter().map(|(_, sum)| (*sum).max(0)).sum();
+    match (counter.span, start_ms) {
+        (Span::FromFirst { .. }, Some(start_ms)) => Known::Started(Some((start_ms, sum()))),
+        _ => known(counter, buckets, now_ms),
+    }
 }
 
 /// The seed of the counter at `index`, from the ledger's buckets (start in ms, nano-USD).
 pub(super) fn seed(index: usize, counter: &Counter, buckets: &[(i64, i64)], now_ms: i64) -> Seed {
-    let known = match counter.span {
+    Seed { index, known: Some(known(counter, buckets, now_ms)), behind_ms: LEDGER_SLACK_MS }
+}
+
+fn known(counter: &Counter, buckets: &[(i64, i64)], now_ms: i64) -> Known {
+    match counter.span {
         Span::Fixed { .. } => Known::Sum(buckets.iter().map(|(_, sum)| (*sum).max(0)).sum()),
         Span::Rolling { bucket_ms, .. } => {
             let number = |start: i64| start.div_euclid(bucket_ms);
             Known::Buckets(buckets.iter().map(|(start, sum)| (number(*start), (*sum).max(0))).collect())
         }
         Span::FromFirst { length_ms } => Known::Started(running(buckets, length_ms, now_ms)),
-    };
-    Seed { index, known: Some(known), behind_ms: LEDGER_SLACK_MS }
+    }
 }
 
 /// Start and sum of the from-first window that runs at `now_ms`.

@@ -10,7 +10,7 @@
 --       7  provider to bind; '' none  8  ms that the binding holds
 --       9  ms for which settled ids are remembered   10  1: the session goes on counting at the provider
 --      11  the caller's specs, as in reserve.lua     12  the provider's
--- Answer 1: charged; 0: had been settled before.
+-- Answer 1: charged; 0: had been settled before; 2: a counter was left out that is taken to know it from the ledger.
 
 local request, actual = ARGV[3], ARGV[4]
 local member, member_ttl = ARGV[5], tonumber(ARGV[6])
@@ -23,6 +23,7 @@ local caller, provider = parse_group(ARGV[11]), parse_group(ARGV[12])
 caller.stays, provider.stays = true, ARGV[10] == '1'
 
 local charge = {}
+local answer = 1
 
 function charge.f(spec)
   redis.call('HINCRBY', spec.key, 'spent', actual)
@@ -79,7 +80,10 @@ local function settle(group)
       -- A settlement that comes late, after an outage: a counter seeded since then knows it from the ledger.
       local row = redis.call('HMGET', spec.key, 'base', 'until', 'known')
       local known = row[1] and not row[2] and tonumber(row[3] or tonumber(row[1]) - 3000)
-      if not (known and ended < known) then
+      -- After the clock was set back nobody can tell, and what may be new is charged.
+      if known and ended < known and known <= now then
+        answer = 2
+      else
         charge[spec.kind](spec)
         expire(spec.key, spec.ttl)
       end
@@ -90,4 +94,4 @@ settle(caller)
 settle(provider)
 
 if ARGV[7] ~= '' then redis.call('SET', KEYS[2], ARGV[7], 'PX', ARGV[8]) end
-return 1
+return answer

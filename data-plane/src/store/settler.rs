@@ -108,6 +108,7 @@ impl Settler {
         let compare = &self.core.shared.compare;
         let Some(redis) = self.core.usable() else { return false };
         redis.touched().into_iter().for_each(|what| compare.touched(what));
+        redis.passed.take().into_iter().for_each(|(what, ended_ms)| compare.lost(what, ended_ms));
         self.core.shared.ledger.is_some() && compare.begins()
     }
 

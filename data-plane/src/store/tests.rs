@@ -59,7 +59,12 @@ fn request() -> RequestId {
 }
 
 fn counter(scope: Scope, measure: Measure, window: Window, amount: i64, now_ms: i64) -> Counter {
-    Counter::new(scope, &Limit { measure, window, amount, since_ms: None }, chrono_tz::UTC, now_ms)
+    Counter::new(
+        scope,
+        &Limit { measure, window, amount, since_ms: None, absent_until_ms: None },
+        chrono_tz::UTC,
+        now_ms,
+    )
 }
 
 fn usd(window: Window, amount: i64, now_ms: i64) -> Counter {

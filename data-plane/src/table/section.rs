@@ -1,6 +1,7 @@
 //! One section, decoded: rows checked one by one, so that a broken row is left out alone.
 
 use super::upstream::{Secret, Upstream};
+use crate::clock::now_ms;
 use crate::map::Map;
 use bytes::Bytes;
 use contract::convert::Invalid;
@@ -8,7 +9,7 @@ use contract::ids::ProviderId;
 use contract::pb;
 use contract::private;
 use contract::seal::Sealer;
-use contract::table::{Health, Key, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
+use contract::table::{Health, Key, Limit, ModelPrice, OwnerConfig, Provider, User, Word, credential_aad};
 use prost::Message;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,8 +36,11 @@ pub struct Opener<'a> {
 
 impl Opener<'_> {
     fn open(&self, mut row: Provider) -> Result<Arc<Upstream>, Invalid> {
-        if let Some(same) = self.known.get(&row.id).filter(|known| private::is_same(&known.row, &row)) {
-            return Ok(Arc::clone(same));
+        if let Some(known) = self.known.get(&row.id) {
+            came_back(Some(&known.row.limits), &mut row.limits);
+            if private::is_same(&known.row, &row) {
+                return Ok(Arc::clone(known));
+            }
         }
         let refuse = |why: String| Invalid::new("credential", why);
         let clear = self
@@ -70,11 +74,19 @@ pub fn decode(
             Err(problem) => problems.push(problem.within(&name)),
         }
     }
+    let mut keys: Vec<Key> = checked("keys", rows.keys, |row| row.id, &mut problems);
+    let mut users: Vec<User> = checked("users", rows.users, |row| row.id, &mut problems);
+    if let Some(old) = old {
+        let known: Map<_, _> = old.keys.iter().map(|row| (row.id, &row.limits)).collect();
+        keys.iter_mut().for_each(|row| came_back(known.get(&row.id).copied(), &mut row.limits));
+        let known: Map<_, _> = old.users.iter().map(|row| (row.id, &row.limits)).collect();
+        users.iter_mut().for_each(|row| came_back(known.get(&row.id).copied(), &mut row.limits));
+    }
     Ok(Part {
         version,
         payload,
-        keys: shared(checked("keys", rows.keys, |row| row.id, &mut problems)),
-        users: shared(checked("users", rows.users, |row| row.id, &mut problems)),
+        keys: shared(keys),
+        users: shared(users),
         upstreams,
         prices: prices(rows.prices, old, &mut problems),
         owners: checked("owners", rows.owners, |row| row.owner_id, &mut problems),
@@ -82,6 +94,15 @@ pub fn decode(
         health: checked("health", rows.health, |row| row.provider_id, &mut problems),
         problems,
     })
+}
+
+/// Marks limits that the row did not have before: while there was none, nobody counted.
+fn came_back(old: Option<&Vec<Limit>>, new: &mut [Limit]) {
+    let Some(old) = old else { return };
+    for limit in new {
+        let same = old.iter().find(|one| one.measure == limit.measure && one.window == limit.window);
+        limit.absent_until_ms = same.map_or_else(|| Some(now_ms()), |one| one.absent_until_ms);
+    }
 }
 
 /// A price that is broken leaves the one before in force: without any its model would be served for nothing.

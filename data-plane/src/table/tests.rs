@@ -4,9 +4,10 @@ use crate::table::builder::{Builder, Change, RawSection};
 use bytes::Bytes;
 use contract::pb;
 use contract::table::{
-    CircuitState, Health, MatchType, ModelPrice, ModelRule, Options, Provider, ProviderKind, Rows, Unpriced,
-    Word, WordScope,
+    CircuitState, Health, Key, Limit, MatchType, Measure, ModelPrice, ModelRule, Options, Provider,
+    ProviderKind, Rows, Unpriced, Word, WordScope,
 };
+use contract::window::Window;
 use prost::Message;
 use rust_decimal::Decimal;
 use sha2::{Digest, Sha256};
@@ -54,6 +55,45 @@ fn a_delta_touches_what_it_names_and_nothing_else() {
     assert_eq!((first.counts().keys, first.generation, second.generation), (3, Generation(1), Generation(2)));
     let third = builder.apply(Change::whole(3, Vec::new())).expect("nothing").snapshot;
     assert_eq!(third.counts(), Counts::default());
+}
+
+#[test]
+fn a_limit_that_comes_back_says_until_when_it_was_absent() {
+    crate::clock::testing::set(1_000);
+    let mut builder = Builder::new(sealer());
+    let usd =
+        |window| Limit { measure: Measure::Usd, window, amount: 5, since_ms: None, absent_until_ms: None };
+    let mut absent = |generation: i64, windows: &[Window]| {
+        crate::clock::testing::set(generation * 1_000);
+        let limits: Vec<Limit> = windows.iter().copied().map(usd).collect();
+        let rows = Rows {
+            keys: vec![Key { limits: limits.clone(), ..key(1) }],
+            users: vec![User { limits: limits.clone(), ..user(1, "ann") }],
+            providers: vec![Provider { limits, ..provider(1) }],
+            ..Rows::default()
+        };
+        let table = builder
+            .apply(delta(generation, vec![RawSection::of("all", &rows)], &[]))
+            .expect("table")
+            .snapshot;
+        let of = |limits: &[Limit]| {
+            limits.iter().map(|limit| limit.absent_until_ms.map(|at| at / 1_000)).collect::<Vec<_>>()
+        };
+        let all = [
+            of(&table.key(&hash(1)).expect("key").limits),
+            of(&table.user(UserId(1)).expect("user").limits),
+            of(&table.upstream(ProviderId(1)).expect("provider").row.limits),
+        ];
+        assert!(all.iter().all(|one| *one == all[0]), "{all:?}");
+        all[0].clone()
+    };
+    let (total, month) = (Window::Total, Window::Month);
+    assert_eq!(absent(1, &[total]), [None], "nobody knows what was before");
+    assert_eq!(absent(2, &[total, month]), [None, Some(2)]);
+    assert_eq!(absent(3, &[month]), [Some(2)]);
+    assert_eq!(absent(4, &[]), [None; 0]);
+    assert_eq!(absent(5, &[total]), [Some(5)]);
+    assert_eq!(absent(6, &[total, month]), [Some(5), Some(6)]);
 }
 
 #[test]

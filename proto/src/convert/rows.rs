@@ -69,7 +69,7 @@ impl TryFrom<pb::Limit> for Limit {
         if wire.amount <= 0 {
             return Err(Invalid::new("amount", "must be greater than zero"));
         }
-        Ok(Self { measure, window, amount: wire.amount, since_ms: wire.since_ms })
+        Ok(Self { measure, window, amount: wire.amount, since_ms: wire.since_ms, absent_until_ms: None })
     }
 }
 

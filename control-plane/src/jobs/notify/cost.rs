@@ -90,7 +90,7 @@ impl Look<'_> {
             Scope::Key(id) => ("key", id.0),
             Scope::Provider(id) => ("provider", id.0),
         };
-        let spent = ledger::spent_since(conn, one.scope, since).await?;
+        let spent = ledger::spent_since(conn, one.scope, since, None).await?;
         let spent: Decimal = spent.cost.round(9).to_plain_string().parse().unwrap_or(Decimal::MAX);
         let amount = NanoUsd(limit.amount).to_usd();
         if spent.is_zero() || spent < amount * self.share {

@@ -106,7 +106,7 @@ async fn what_is_left_is_delivered_at_the_end() {
 async fn the_ledger_answers_question_by_question() {
     let (fake, dir) = (Fake::start().await, Dir::new());
     let link = Link::new(&config(fake.address, &dir), &Handle::current()).expect("link");
-    let ask = |scope, since_ms| SpentQuery { scope, since_ms, bucket_ms: 0 };
+    let ask = |scope, since_ms| SpentQuery { scope, since_ms, bucket_ms: 0, by_end: false, settled: false };
     let queries = [ask(Scope::User(UserId(3)), 7), ask(Scope::Provider(ProviderId(4)), 8)];
     let spent = link.ledger().spent(&queries).await.expect("answer");
     assert_eq!(spent.sums, [[(7, 300)], [(8, 400)]]);

@@ -96,7 +96,7 @@ fn table(upstream_resources: bool) -> Arc<Snapshot> {
 
 /// A caller without limits, one with a limit of requests, one with money on the key, on the user, with a list of models.
 fn callers() -> [(Caller, bool); 5] {
-    let limit = |measure, window| Limit { measure, window, amount: 1, since_ms: None };
+    let limit = |measure, window| Limit { measure, window, amount: 1, since_ms: None, absent_until_ms: None };
     let (usd, rpm) = (limit(Measure::Usd, Window::Month), limit(Measure::Requests, Window::Minute));
     let made = |change: &dyn Fn(&mut contract::table::Key, &mut contract::table::User)| {
         let (mut key, mut user) = (key(7), user(7, "ann"));

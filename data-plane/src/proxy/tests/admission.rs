@@ -11,7 +11,13 @@ use contract::window::Window;
 use std::time::Duration;
 
 fn per_minute(amount: i64) -> Limit {
-    Limit { measure: Measure::Requests, window: Window::Minute, amount, since_ms: None }
+    Limit {
+        measure: Measure::Requests,
+        window: Window::Minute,
+        amount,
+        since_ms: None,
+        absent_until_ms: None,
+    }
 }
 
 fn hello() -> Call {

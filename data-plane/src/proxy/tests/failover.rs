@@ -286,5 +286,11 @@ fn a_refusal_tells_whom_it_could_not_ask() {
 
 /// So many requests a minute.
 fn rpm(amount: i64) -> Limit {
-    Limit { measure: Measure::Requests, window: Window::Minute, amount, since_ms: None }
+    Limit {
+        measure: Measure::Requests,
+        window: Window::Minute,
+        amount,
+        since_ms: None,
+        absent_until_ms: None,
+    }
 }

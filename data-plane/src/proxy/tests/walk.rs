@@ -268,7 +268,13 @@ pub fn price(model: &str, input: i64, output: i64) -> ModelPrice {
 
 /// A limit of so many milli-USD, ever.
 pub fn usd(milli: i64) -> Limit {
-    Limit { measure: Measure::Usd, window: Window::Total, amount: milli * 1_000_000, since_ms: None }
+    Limit {
+        measure: Measure::Usd,
+        window: Window::Total,
+        amount: milli * 1_000_000,
+        since_ms: None,
+        absent_until_ms: None,
+    }
 }
 
 /// Key `id` of user `user`.

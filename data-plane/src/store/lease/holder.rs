@@ -7,7 +7,7 @@ use contract::ids::{ProviderId, RequestId, UserId};
 use contract::money::NanoUsd;
 use contract::table::Measure;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// How long a slice holds: some ticks, so that a late one does not matter.
@@ -28,6 +28,11 @@ const MAX_REQUESTS: i64 = 100_000;
 const FRESH_MS: i64 = 2_000;
 /// Sessions of one holder; requests of others ask Redis.
 const MAX_SESSIONS: usize = 512;
+
+/// Requests that end within this are charged together, at the time of the first.
+const CHARGE_MS: i64 = 10_000;
+/// Charges that wait for Redis; beyond, all that ends is charged together.
+const MAX_UNSENT: usize = 64;
 
 /// What Redis holds reserved, after an answer was lost.
 const UNKNOWN: i64 = -1;
@@ -115,9 +120,11 @@ struct State {
     open: u32,
     /// Their estimates.
     in_flight: i64,
-    /// Cost of those that have ended since the last charge.
+    /// Cost of those that have ended since the last charge, and when the first of them did.
     spent: i64,
-    unsent: Option<Unsent>,
+    spent_ms: i64,
+    /// The oldest first; more than one only while Redis is away.
+    unsent: VecDeque<Unsent>,
     sessions: HashMap<u64, Session>,
     /// A session is, or a binding has to be written.
     touched: bool,
@@ -134,6 +141,8 @@ struct State {
 pub(super) struct Ended {
     pub(super) estimate: i64,
     pub(super) actual: i64,
+    /// Unix milliseconds.
+    pub(super) at_ms: i64,
     pub(super) session: Option<u64>,
 }
 
@@ -172,10 +181,27 @@ impl State {
     fn has_work(&self) -> bool {
         self.asked >= HOT
             || self.spent > 0
-            || self.unsent.is_some()
+            || !self.unsent.is_empty()
             || self.touched
             || self.reserved != self.in_flight
             || self.slice.unused() > 0
+    }
+
+    /// A request ended and cost something. Charged later, it is charged at its time, or a few seconds before.
+    fn spend(&mut self, nano: i64, at_ms: i64) {
+        if self.spent > 0 && at_ms - self.spent_ms >= CHARGE_MS && self.unsent.len() < MAX_UNSENT {
+            self.close();
+        }
+        if self.spent == 0 {
+            self.spent_ms = at_ms;
+        }
+        self.spent = self.spent.saturating_add(nano);
+    }
+
+    /// What was spent so far becomes a charge of its own.
+    fn close(&mut self) {
+        let (nano, ended_ms) = (std::mem::take(&mut self.spent), self.spent_ms);
+        self.unsent.push_back(Unsent { id: fresh_id(ended_ms), nano, ended_ms, told_memory: false });
     }
 }
 
@@ -194,7 +220,8 @@ impl Holder {
                 open: 0,
                 in_flight: 0,
                 spent: 0,
-                unsent: None,
+                spent_ms: 0,
+                unsent: VecDeque::new(),
                 sessions: HashMap::new(),
                 touched: false,
                 renewing: false,
@@ -278,7 +305,9 @@ impl Holder {
             known.open = known.open.saturating_sub(1);
         }
         state.in_flight -= estimate;
-        state.spent = state.spent.saturating_add(actual);
+        if actual > 0 {
+            state.spend(actual, ended.at_ms);
+        }
         state.slice.nano = state.slice.nano.saturating_add(estimate - actual);
     }
 
@@ -292,13 +321,12 @@ impl Holder {
     }
 
     /// What has to be charged: what could not be sent before, or what was spent since.
-    pub(in crate::store) fn unsent(&self, now_ms: i64) -> Option<Unsent> {
+    pub(in crate::store) fn unsent(&self) -> Option<Unsent> {
         let mut state = self.state.borrow_mut();
-        if state.unsent.is_none() && state.spent > 0 {
-            let nano = std::mem::take(&mut state.spent);
-            state.unsent = Some(Unsent { id: fresh_id(now_ms), nano, ended_ms: now_ms, told_memory: false });
+        if state.unsent.is_empty() && state.spent > 0 {
+            state.close();
         }
-        state.unsent
+        state.unsent.front().copied()
     }
 
     /// The charge for either store.
@@ -324,13 +352,13 @@ impl Holder {
 
     /// Redis has it.
     pub(in crate::store) fn sent(&self) {
-        self.state.borrow_mut().unsent = None;
+        self.state.borrow_mut().unsent.pop_front();
     }
 
     /// Memory has to have it too while it stands in for Redis; whether it has not.
     pub(in crate::store) fn tell_memory(&self) -> bool {
         let mut state = self.state.borrow_mut();
-        state.unsent.as_mut().is_some_and(|unsent| !std::mem::replace(&mut unsent.told_memory, true))
+        state.unsent.front_mut().is_some_and(|unsent| !std::mem::replace(&mut unsent.told_memory, true))
     }
 
     /// Closes the slice and says what to ask for next; nothing if `last`.
@@ -431,5 +459,46 @@ impl Holder {
 
     pub(super) fn counts_money(&self) -> bool {
         !self.money.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Ask;
+    use contract::table::CounterNaming;
+    use std::time::Duration;
+
+    #[test]
+    fn what_redis_could_not_be_told_is_charged_at_its_time() {
+        let ask = Ask {
+            request: fresh_id(1),
+            home: Home { owner: UserId(1), naming: CounterNaming::ByOwner },
+            user: UserId(2),
+            now_ms: 1,
+            counters: &Counters::default(),
+            estimate: NanoUsd(0),
+            session: None,
+            session_ttl: Duration::from_secs(1),
+        };
+        let holder = Holder::new(&ask);
+        let spend = |at_ms, nano| holder.state.borrow_mut().spend(nano, at_ms);
+        let charges = || {
+            let next = || holder.unsent().inspect(|_| holder.sent());
+            std::iter::from_fn(next).map(|unsent| (unsent.ended_ms, unsent.nano)).collect::<Vec<_>>()
+        };
+        spend(1_000, 5);
+        spend(3_000, 7);
+        assert_eq!(charges(), [(1_000, 12)]);
+        // An outage of Redis: what is being sent stays as it is.
+        spend(10_000, 1);
+        assert_eq!(holder.unsent().map(|unsent| unsent.nano), Some(1));
+        for (at_ms, nano) in [(11_000, 2), (12_000, 4), (25_000, 8), (600_000, 16)] {
+            spend(at_ms, nano);
+        }
+        assert_eq!(charges(), [(10_000, 1), (11_000, 6), (25_000, 8), (600_000, 16)]);
+        (0..1_000).for_each(|n| spend(n * CHARGE_MS, 1));
+        assert_eq!(holder.state.borrow().unsent.len(), MAX_UNSENT);
+        assert_eq!(charges().iter().map(|(_, nano)| nano).sum::<i64>(), 1_000);
     }
 }

@@ -207,7 +207,9 @@ impl Account {
                 let wait = members.values().min().map(|expires| expires - now);
                 Some(over(count(members.len()), None, wait))
             }
-            (Measure::Usd, Some(State::Money(money))) if money.seeded(now, terms) => {
+            (Measure::Usd, Some(State::Money(money)))
+                if money.seeded(now, terms) && !money.lacks(counter.limit.absent_until_ms) =>
+            {
                 let (spent, reset, wait) = money.spent(counter.span, now);
                 let reserved = self.leases.entry(counter.scope).or_default().live(now);
                 Some(over(spent.saturating_add(reserved), reset, wait))
@@ -270,14 +272,18 @@ impl Account {
     }
 
     pub(super) fn seed(&mut self, counter: &Counter, seed: &Seed, now: i64, terms: Terms) {
-        let Some(money) = self.money(counter, now).filter(|money| !money.seeded(now, terms)) else { return };
+        let lacks = |money: &Money| money.lacks(counter.limit.absent_until_ms);
+        let money = self.money(counter, now).filter(|money| !money.seeded(now, terms) || lacks(money));
+        let Some(money) = money else { return };
+        let stale = money.lacks(counter.limit.absent_until_ms);
         money.base = Some((now, terms.epoch));
+        money.caught_up_ms = counter.limit.absent_until_ms.max(money.caught_up_ms);
         match &seed.known {
             None => money.until_ms = Some(now + terms.provisional_ms),
             Some(known) => {
                 money.until_ms = None;
                 money.known_ms = now - seed.behind_ms;
-                money.fill(known, counter.span, now);
+                money.fill(known, counter.span, now, stale);
             }
         }
     }
@@ -298,7 +304,7 @@ impl Account {
                 Measure::Usd => {
                     self.leases.entry(counter.scope).or_default().remove(charge.request);
                     if let Some(money) = self.money(counter, now).filter(|_| charge.actual.0 > 0) {
-                        money.charge(counter.span, now, charge.actual.0);
+                        money.charge(counter.span, (now, charge.age_ms), charge.actual.0);
                     }
                 }
             }

@@ -11,6 +11,8 @@ pub(super) struct Money {
     pub(super) base: Option<(i64, u64)>,
     /// What ended before is in the ledger's sums that it was seeded with.
     pub(super) known_ms: i64,
+    /// Up to when its limit had been absent when it was seeded.
+    pub(super) caught_up_ms: Option<i64>,
     /// A provisional seed holds until then.
     pub(super) until_ms: Option<i64>,
     spent: i64,
@@ -24,6 +26,11 @@ impl Money {
     pub(super) fn seeded(&self, now_ms: i64, terms: Terms) -> bool {
         self.base.is_some_and(|(_, epoch)| epoch == terms.epoch)
             && self.until_ms.is_none_or(|until| until > now_ms)
+    }
+
+    /// Whether it was not seeded since its limit came back: what was spent while there was none was not charged.
+    pub(super) fn lacks(&self, absent_until_ms: Option<i64>) -> bool {
+        self.base.is_some() && self.caught_up_ms < absent_until_ms
     }
 
     /// Spent, the reset and the wait, where they are known.
@@ -51,8 +58,11 @@ impl Money {
         }
     }
 
-    pub(super) fn charge(&mut self, span: Span, ended_ms: i64, amount: i64) {
-        if self.until_ms.is_none() && self.base.is_some() && ended_ms < self.known_ms {
+    /// `late_ms`: how long ago it ended.
+    pub(super) fn charge(&mut self, span: Span, (ended_ms, late_ms): (i64, i64), amount: i64) {
+        // After the clock was set back nobody can tell what is known, and what may be new is charged.
+        let knows = ended_ms < self.known_ms && self.known_ms <= ended_ms.saturating_add(late_ms);
+        if self.until_ms.is_none() && self.base.is_some() && knows {
             return;
         }
         match span {
@@ -70,8 +80,12 @@ impl Money {
         self.spent = self.spent.saturating_add(amount);
     }
 
-    /// What was charged here before the seeding may or may not be in the ledger: the larger sum holds.
-    pub(super) fn fill(&mut self, known: &Known, span: Span, now_ms: i64) {
+    /// What was charged here before the seeding may or may not be in the ledger: the larger sum holds. Of a `stale`
+    /// counter it is there, perhaps in another bucket.
+    pub(super) fn fill(&mut self, known: &Known, span: Span, now_ms: i64, stale: bool) {
+        if stale {
+            self.buckets.clear();
+        }
         match known {
             Known::Sum(sum) => self.spent = self.spent.max(*sum),
             Known::Buckets(buckets) => {

@@ -3,8 +3,9 @@
 use super::limiter::{Book, Worker, eventually, local, now, with_redis};
 use super::redis_server::RedisServer;
 use super::*;
-use crate::store::compare::{Sum, Touched};
-use crate::store::{Known, Options, seeding};
+use crate::store::compare::{Compare, Look, Sum, Touched};
+use crate::store::redis::RedisStore;
+use crate::store::{Complete, Known, Options, seeding};
 use std::sync::Arc;
 
 fn touched(counter: &Counter) -> Touched {
@@ -12,8 +13,26 @@ fn touched(counter: &Counter) -> Touched {
 }
 
 /// What the ledger knows of it.
-fn sum(counter: &Counter, buckets: &[(i64, i64)], lower: i64, now_ms: i64) -> Sum {
-    Sum { known: seeding::seed(0, counter, buckets, now_ms).known, lower }
+fn sum(counter: &Counter, buckets: &[(i64, i64)], start_ms: Option<i64>) -> Sum {
+    let total = buckets.iter().map(|(_, sum)| sum).sum();
+    let buckets = if start_ms.is_some() { &[(0, total)][..] } else { buckets };
+    Sum { known: Some(seeding::ledgers(counter, start_ms, buckets, now())), ..Sum::default() }
+}
+
+/// Compares one counter with what ended so long ago.
+async fn compare(store: &RedisStore, counter: &Counter, sum: Sum, behind_ms: i64) -> Look {
+    let looks = store.compare(&[touched(counter)], &[sum], behind_ms).await;
+    looks.expect("compare").remove(0)
+}
+
+async fn look(store: &RedisStore, counter: &Counter) -> Look {
+    compare(store, counter, Sum::default(), 0).await
+}
+
+/// Charges a request that ended so long ago.
+async fn charged(store: &RedisStore, counters: &[Counter], ago_ms: i64, amount: i64) {
+    let one = Reserve { now_ms: now(), ..ask(counters) };
+    store.settle(&Charge { age_ms: ago_ms, ..charge(&one, amount) }).await.expect("settle");
 }
 
 #[tokio::test]
@@ -32,38 +51,54 @@ async fn what_is_below_is_raised_and_what_is_above_stays() {
         // Counted when it ended, in the ledger when it began.
         (Window::DayRolling, &[(60, 35)], &[(a, 30), (b, 5)], 35, None),
         (Window::DayRolling, &[], &[(a, 30), (b, 5)], 35, Some("raised")),
-        (Window::FiveHoursFixed, &[(60, 5)], &[(a, 30), (b, 5)], 35, Some("raised")),
-        (Window::FiveHoursFixed, &[], &[(a, 30)], 30, Some("raised")),
+        (Window::FiveHoursFixed, &[(60, 5)], &[(b, 35)], 35, Some("raised")),
+        // A comparison opens no window.
+        (Window::FiveHoursFixed, &[], &[(a, 30)], 0, None),
     ];
-    for (window, charged, ledger, want, change) in cases {
+    for (window, before, ledger, want, change) in cases {
         let server = RedisServer::start();
         let store = server.server_clock().await;
         let counter = usd(window, 1, now());
         let counters = [counter.clone()];
-        let one = Reserve { now_ms: now(), ..ask(&counters) };
-        reserve(&store, &one).await;
-        for (ago, amount) in charged {
-            let next = Reserve { request: request(), ..one };
-            let end = Charge { age_ms: ago * 60_000, ..charge(&next, *amount) };
-            // Not known from the seeding.
-            server.command(&["HSET", &key(&server), "known", "0"]);
-            store.settle(&end).await.expect("settle");
+        reserve(&store, &Reserve { now_ms: now(), ..ask(&counters) }).await;
+        // Nothing is known from the seeding.
+        server.command(&["HSET", &key(&server), "known", "0"]);
+        for (ago, amount) in before {
+            charged(&store, &counters, ago * 60_000, *amount).await;
         }
-        let list = [touched(&counter)];
-        let sums = [sum(&counter, ledger, 0, now())];
-        let answer = store.compare(&list, &sums, now()).await.expect("compare");
-        assert_eq!(answer, [(want, change)], "{window:?} {charged:?} {ledger:?}");
-        let again = store.compare(&list, &sums, now()).await.expect("compare");
-        assert_eq!(again, [(want, None)], "{window:?}: once");
-        // A settlement that comes after all is known from the ledger now, if it was raised.
-        let late = Reserve { request: request(), ..one };
-        let end = Charge { age_ms: 60_000, ..charge(&late, 9) };
-        store.settle(&end).await.expect("settle");
-        let look = [Sum { known: None, lower: 0 }];
-        let counted = store.compare(&list, &look, 0).await.expect("look");
+        let start_ms = look(&store, &counter).await.start_ms;
+        let answer = compare(&store, &counter, sum(&counter, ledger, start_ms), 30_000).await;
+        assert_eq!((answer.count, answer.change), (want, change), "{window:?} {before:?} {ledger:?}");
+        let again = compare(&store, &counter, sum(&counter, ledger, start_ms), 30_000).await;
+        assert_eq!((again.count, again.change), (want, None), "{window:?}: once");
+        // A settlement that comes after all is known from the ledger now, if it was raised, and not if it is newer.
+        charged(&store, &counters, 60_000, 9).await;
         let more = if change.is_some() { 0 } else { 9 };
-        assert_eq!(counted, [(want + more, None)], "{window:?}");
+        assert_eq!(look(&store, &counter).await.count, want + more, "{window:?}");
+        let passed = store.passed.take();
+        assert_eq!(passed.len(), usize::from(change.is_some()), "what was left out is looked for later");
+        charged(&store, &counters, 20_000, 100).await;
+        assert_eq!(look(&store, &counter).await.count, want + more + 100, "{window:?}");
     }
+}
+
+#[tokio::test]
+async fn a_window_from_first_is_compared_with_what_was_spent_since_it_began() {
+    let server = RedisServer::start();
+    let store = server.server_clock().await;
+    let counter = usd(Window::FiveHoursFixed, 1, now());
+    let counters = [counter.clone()];
+    reserve(&store, &Reserve { now_ms: now(), ..ask(&counters) }).await;
+    assert_eq!(seeding::settled(&counter, None, now()), None, "no window runs");
+    charged(&store, &counters, 0, 5).await;
+    let start_ms = look(&store, &counter).await.start_ms.expect("it runs");
+    let query = seeding::settled(&counter, Some(start_ms), now()).expect("a question");
+    assert_eq!((query.since_ms, query.bucket_ms, query.by_end, query.settled), (start_ms, 0, true, true));
+    // The ledger's own idea of the window began four hours earlier.
+    let other = compare(&store, &counter, sum(&counter, &[(0, 500)], Some(start_ms - 4 * HOUR)), 0).await;
+    assert_eq!((other.count, other.change), (5, None));
+    let same = compare(&store, &counter, sum(&counter, &[(0, 8)], Some(start_ms)), 0).await;
+    assert_eq!((same.count, same.change), (8, Some("raised")));
 }
 
 /// The only money counter there is.
@@ -73,18 +108,131 @@ fn key(server: &RedisServer) -> String {
 }
 
 #[tokio::test]
-async fn a_fixed_window_is_lowered_by_what_is_too_much() {
+async fn what_several_proxies_found_too_much_is_lowered_once() {
     let server = RedisServer::start();
     let store = server.server_clock().await;
     let counter = usd(DAY, 1_000, now());
-    let list = [touched(&counter)];
-    let none = [Sum { known: Some(Known::Sum(0)), lower: 5 }];
-    assert_eq!(store.compare(&list, &none, now()).await.expect("compare"), [(-1, None)], "not seeded");
+    let sum = |known: i64, lower, mark: &Look| Sum {
+        known: Some(Known::Sum(known)),
+        lower,
+        mark: mark.mark.clone(),
+    };
+    let unseeded = compare(&store, &counter, sum(0, 5, &Look::default()), 0).await;
+    assert_eq!((unseeded.count, unseeded.change), (-1, None), "not seeded");
     spend(&store, std::slice::from_ref(&counter), now(), 100).await;
-    let lower = [Sum { known: Some(Known::Sum(60)), lower: 40 }];
-    assert_eq!(store.compare(&list, &lower, now()).await.expect("compare"), [(60, Some("lowered"))]);
-    let more_than_there_is = [Sum { known: Some(Known::Sum(0)), lower: 61 }];
-    assert_eq!(store.compare(&list, &more_than_there_is, now()).await.expect("compare"), [(60, None)]);
+    let seen = look(&store, &counter).await;
+    let first = compare(&store, &counter, sum(60, 40, &seen), 0).await;
+    assert_eq!((first.count, first.change), (60, Some("lowered")));
+    // Meanwhile much was spent: the same excess could be taken off again.
+    charged(&store, std::slice::from_ref(&counter), 0, 200).await;
+    let second = compare(&store, &counter, sum(60, 40, &seen), 0).await;
+    assert_eq!((second.count, second.change), (260, None), "by another proxy");
+    let more_than_there_is = compare(&store, &counter, sum(0, 261, &second), 0).await;
+    assert_eq!((more_than_there_is.count, more_than_there_is.change), (260, None));
+}
+
+#[tokio::test]
+async fn after_the_clock_was_set_back_everything_is_charged() {
+    let server = RedisServer::start();
+    let store = server.store().await;
+    let counters = [usd(DAY, 1_000, NOW)];
+    reserve(&store, &ask(&counters)).await;
+    for ago in [0, 2_000, 60_000] {
+        let earlier = Reserve { now_ms: NOW - 60_000, ..ask(&counters) };
+        store.settle(&Charge { age_ms: ago, ..charge(&earlier, 10) }).await.expect("settle");
+    }
+    let list = [touched(&counters[0])];
+    let look = store.compare(&list, &[Sum::default()], 0).await.expect("look");
+    // The last one is late, and the ledger has it.
+    assert_eq!(look[0].count, 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn which_counters_are_compared() {
+    let every = Duration::from_secs(900);
+    let options = Options { compare_every: every, ..Options::default() };
+    let none = Complete::default();
+    let complete = |at_ms| Complete { connected_ms: Some(at_ms), all_ms: None };
+    let names = |compare: &Compare| {
+        let mut due: Vec<i64> =
+            compare.due_for_tests().iter().map(|what| what.counter.limit.amount).collect();
+        due.sort_unstable();
+        due
+    };
+    crate::clock::testing::set(NOW);
+    let compare = Compare::new(&options);
+    let ended = usd(DAY, 1, NOW - 24 * HOUR);
+    let counters: Vec<Counter> = [Window::Total, Window::Month, Window::Week]
+        .iter()
+        .zip(2..)
+        .map(|(window, amount)| usd(*window, amount, NOW))
+        .collect();
+    compare.touched(touched(&ended));
+    counters.iter().for_each(|counter| compare.touched(touched(counter)));
+    assert_eq!(names(&compare), [2, 3, 4], "a window that has ended is not compared");
+    for counter in &counters {
+        assert!(compare.compared_for_tests(&touched(counter).key, complete(NOW)).is_some());
+    }
+    assert_eq!(names(&compare), [0; 0]);
+    crate::clock::testing::step(900_000);
+    compare.touched(touched(&counters[0]));
+    assert_eq!(names(&compare), [2, 3, 4]);
+    for counter in &counters {
+        assert!(compare.compared_for_tests(&touched(counter).key, complete(NOW)).is_some());
+    }
+    crate::clock::testing::step(900_001);
+    assert_eq!(names(&compare), [2], "those that nobody used are forgotten");
+    // One that lacks a settlement is not.
+    compare.lost(touched(&counters[1]), NOW);
+    crate::clock::testing::step(3_600_000);
+    assert_eq!(names(&compare), [2, 3]);
+    assert!(
+        compare.compared_for_tests(&touched(&counters[1]).key, none).is_none(),
+        "nobody says how complete it is"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_under_new_names_need_what_was_charged_under_the_old_ones() {
+    crate::clock::testing::set(NOW);
+    let options = Options { reservation_ttl: RESERVATION_TTL, ..Options::default() };
+    let counter = usd(DAY, 1, NOW);
+    let old = Home { naming: CounterNaming::ByUser, ..HOME };
+    for (was_old, want) in [(false, NOW), (true, NOW + ms(RESERVATION_TTL))] {
+        let compare = Compare::new(&options);
+        if was_old {
+            compare.touched(Touched::new(old, Slot::User(UserId(42)), &counter));
+        }
+        let what = touched(&counter);
+        compare.touched(what.clone());
+        compare.due_for_tests();
+        let done = |at_ms| {
+            let complete = Complete { connected_ms: Some(at_ms), all_ms: None };
+            compare.compared_for_tests(&what.key, complete)
+        };
+        assert_eq!(done(want - 1), None);
+        assert_eq!(done(want), Some(want));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_round_takes_those_that_waited_longest_and_fewer_after_a_slow_answer() {
+    crate::clock::testing::set(NOW);
+    let compare = Compare::new(&Options::default());
+    let counter = |user| counter(Scope::User(UserId(user)), Measure::Usd, DAY, user, NOW);
+    for user in (1..=300).rev() {
+        compare.touched(touched(&counter(user)));
+        crate::clock::testing::step(1);
+    }
+    let mut first: Vec<i64> = compare.due_for_tests().iter().map(|what| what.counter.limit.amount).collect();
+    first.sort_unstable();
+    assert_eq!(first, (101..=300).collect::<Vec<_>>());
+    assert_eq!(compare.due_for_tests().len(), 100);
+    for (in_time, want) in [(false, 100), (false, 50), (true, 100), (true, 200), (true, 200)] {
+        compare.answered_for_tests(in_time);
+        crate::clock::testing::step(600_000);
+        assert_eq!(compare.due_for_tests().len(), want);
+    }
 }
 
 const PAUSE: Duration = Duration::from_millis(50);
@@ -149,6 +297,7 @@ fn a_proxy_that_starts_compares_what_it_touches() {
         first.stop().await;
         // What the first had in flight when it was killed.
         book.sum.store(170, Ordering::SeqCst);
+        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
         let second = Worker::start(quick(with_redis(&server)), &book).await;
         eventually("raised", async || second.counted(&counters).await == 170).await;
         second.stop().await;

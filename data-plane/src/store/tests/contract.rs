@@ -6,12 +6,13 @@ use crate::store::memory::MemoryStore;
 use crate::store::{Known, seeding};
 use ::contract::window::Span;
 use futures_util::future::join_all;
+use smallvec::SmallVec;
 
 cases! {
     rpm_is_exact rpm_slides fixed_request_windows refusal_takes_nothing sessions_are_counted_once
     requests_without_session session_expires estimates_are_reserved reservations_expire
     settling_twice_charges_once the_crossing_request_is_served fixed_windows_end rolling_windows_roll
-    five_hours_from_the_first_charge soft_reset key_and_user_count_apart bindings seeds_hold_the_larger_sum
+    five_hours_from_the_first_charge soft_reset key_and_user_count_apart bindings seeds_hold_the_larger_sum limits_that_come_back_know_what_was_spent
     provisional_seeds_expire seeding_twice_changes_nothing late_settlements_are_not_counted_twice
     check_takes_nothing force_takes_always large_amounts_are_exact order_of_refusal
 }
@@ -333,11 +334,37 @@ async fn late_settlements_are_not_counted_twice<S: Store>(store: &S) {
     // Redis was away; the ledger's 70 hold what ended long before the seeding.
     seed(store, &seeded, &[(NOW - HOUR, 70)]).await;
     let old = ask(&counters);
-    store.settle(&Charge { now_ms: NOW - 60_000, ..charge(&old, 40) }).await.expect("settle");
+    store.settle(&Charge { now_ms: NOW - 60_000, age_ms: 60_000, ..charge(&old, 40) }).await.expect("settle");
     assert_eq!(over(&reserve(store, &ask(&counters)).await), Some((0, 70)));
     let fresh = ask(&counters);
     store.settle(&Charge { now_ms: NOW - 1, ..charge(&fresh, 5) }).await.expect("settle");
     assert_eq!(over(&reserve(store, &ask(&counters)).await), Some((0, 75)), "too fresh for the ledger");
+    // Just ended, by a clock that was set back.
+    let back = ask(&counters);
+    store.settle(&Charge { now_ms: NOW - 60_000, ..charge(&back, 6) }).await.expect("settle");
+    assert_eq!(over(&reserve(store, &ask(&counters)).await), Some((0, 81)));
+}
+
+/// While there was no such limit, nothing was charged.
+async fn limits_that_come_back_know_what_was_spent<S: Store>(store: &S) {
+    for window in [DAY, Window::FiveHours, Window::FiveHoursFixed] {
+        let mut counters = [usd(window, 100, NOW)];
+        seed(store, &ask(&counters), &[(NOW - HOUR, 20)]).await;
+        assert_eq!(spend(store, &counters, NOW, 10).await, TAKEN);
+        counters[0].limit.absent_until_ms = Some(NOW + HOUR);
+        let later = Reserve { now_ms: NOW + HOUR + 1, ..ask(&counters) };
+        let unknown = Answer::Unseeded(SmallVec::from_slice(&[0]));
+        assert_eq!(store.reserve(&later).await.expect("answer"), unknown, "{window:?}");
+        // Thirty in the meantime; of the ten the ledger says when they began.
+        let sums = [(NOW - HOUR, 20), (NOW - 60_000, 10), (NOW + HOUR / 2, 70)];
+        for _ in 0..2 {
+            seed(store, &later, &sums).await;
+        }
+        assert_eq!(over(&reserve(store, &later).await), Some((0, 100)), "{window:?}");
+        // What it was seeded with then holds.
+        seed(store, &later, &[(NOW, 500)]).await;
+        assert_eq!(over(&reserve(store, &later).await), Some((0, 100)), "{window:?}");
+    }
 }
 
 async fn check_takes_nothing<S: Store>(store: &S) {

@@ -170,7 +170,7 @@ fn nothing_to_count_touches_no_store() {
         let before = server.command(&["INFO", "commandstats"]);
         for _ in 0..10 {
             let (request, admission) = worker.reserve(&[]).await;
-            assert!(matches!(admission, Admission::Admitted { bound: None, place: None }));
+            assert!(matches!(admission, Admission::Admitted { bound: None, place: None, .. }));
             worker.settle(request, &[], 10);
         }
         worker.stop().await;

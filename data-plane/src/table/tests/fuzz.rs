@@ -28,7 +28,8 @@ fn leak(bytes: Vec<u8>) -> &'static [u8] {
 }
 
 fn rows() -> Rows {
-    let limit = |measure, window| Limit { measure, window, amount: 5, since_ms: Some(7) };
+    let limit =
+        |measure, window| Limit { measure, window, amount: 5, since_ms: Some(7), absent_until_ms: None };
     let limits = vec![
         limit(Measure::Usd, Window::Total),
         limit(Measure::Usd, Window::Day { reset_minute: 61 }),

@@ -28,8 +28,6 @@ const MAX_OUTPUT: i64 = 64;
 /// `ECONNREFUSED`.
 const REFUSED: i32 = 111;
 
-/// More than anybody spends, in milli-USD.
-const LARGE: i64 = 1_000_000_000;
 /// Who asked for nothing for so long is not there.
 const ALONE_MS: i64 = 600_000;
 /// Between two attempts at one provider.
@@ -132,19 +130,10 @@ impl Play {
         }
     }
 
-    /// Of each kind one limit. A limit on money stays and becomes a large one: what is spent while there is none is not
-    /// counted, and not known when it is set again.
+    /// Of each kind one limit.
     fn limit(&mut self, whose: Whose, bounds: &[Bound]) {
-        let lifted =
-            self.allowance.bounds.get(&whose).into_iter().flatten().filter_map(|bound| match bound {
-                Bound::Total(_) => Some(Bound::Total(LARGE)),
-                Bound::Day(_) => Some(Bound::Day(LARGE)),
-                Bound::FiveHours(_) => Some(Bound::FiveHours(LARGE)),
-                Bound::Minute(_) | Bound::Sessions(_) => None,
-            });
         let mut kinds = BTreeSet::new();
-        let bounds: Vec<Bound> =
-            bounds.iter().copied().chain(lifted).filter(|bound| kinds.insert(kind(*bound))).collect();
+        let bounds: Vec<Bound> = bounds.iter().copied().filter(|bound| kinds.insert(kind(*bound))).collect();
         let limits = bounds.iter().copied().map(limit).collect();
         let rows = &mut self.walk.rows;
         match whose {
@@ -386,7 +375,7 @@ fn limit(bound: Bound) -> Limit {
         Bound::Minute(most) => (Measure::Requests, Window::Minute, most),
         Bound::Sessions(most) => (Measure::Sessions, Window::Concurrent, most),
     };
-    Limit { measure, window, amount, since_ms: None }
+    Limit { measure, window, amount, since_ms: None, absent_until_ms: None }
 }
 
 fn call(key: usize, conversation: &str, stream: bool) -> Call {
