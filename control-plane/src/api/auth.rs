@@ -223,8 +223,9 @@ async fn authenticate(request: &ServiceRequest) -> Result<Caller, Failure> {
     Ok(caller(identity, action, site::client_ip(request, &state.settings)))
 }
 
-/// The first account that one of the credentials leads to. A login's token is too long to be guessed; anything else
-/// might be, so an address with many that nobody has is locked out as from logging in.
+/// The first account that one of the credentials leads to. A login's token is too long to be guessed, and so is a right
+/// ADMIN_TOKEN of some length; anything else might be, so an address with many that nobody has is locked out as from
+/// logging in.
 ///
 /// The cookie `session` may be that of another program on this host: logins are looked at first, and what came beside
 /// one that holds is no guess.
@@ -238,7 +239,10 @@ async fn identify(state: &State, request: &HttpRequest, values: &[String]) -> Re
     }
     let (address, now) = (site::client_ip(request, &state.settings).unwrap_or_default(), Instant::now());
     for value in others {
-        login::unlocked(&state.guard, &address, now)?;
+        // Too long to be guessed, it is not locked out by what others behind this address try.
+        if !identity::is_long_admin_token(state, value) {
+            login::unlocked(&state.guard, &address, now)?;
+        }
         match identity::find(state, value).await? {
             Found::Active(identity) => return Ok(identity),
             // At once: a key of his own beside it would make a guess free.

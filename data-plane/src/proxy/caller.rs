@@ -2,7 +2,7 @@
 
 use super::refuse::Refusal;
 use crate::table::Snapshot;
-use contract::table::{DEFAULT_GROUP, Key, User};
+use contract::table::{ALL_GROUPS, DEFAULT_GROUP, Key, User};
 use http::request::Parts;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
@@ -17,16 +17,34 @@ pub struct Caller {
     pub key: Arc<Key>,
     /// Whose key it is.
     pub user: Arc<User>,
+    /// The key's groups without those that its user is not in; `None` where all are the user's too.
+    narrowed: Option<Box<[Arc<str>]>>,
 }
 
 impl Caller {
-    /// The groups whose providers may serve this caller: the key's, else the user's, else the default group.
-    pub fn groups(&self) -> &[Arc<str>] {
-        [&self.key.groups, &self.user.groups]
-            .into_iter()
-            .find(|groups| !groups.is_empty())
-            .map_or(DEFAULT_GROUPS.as_slice(), Vec::as_slice)
+    /// `key` must be one of `user`.
+    pub fn new(key: Arc<Key>, user: Arc<User>) -> Self {
+        let own = of_user(&user);
+        let may = |group: &Arc<str>| own.contains(group) || own.iter().any(|own| &**own == ALL_GROUPS);
+        let narrowed = match key.groups.iter().all(may) {
+            true => None,
+            false => Some(key.groups.iter().filter(|group| may(group)).cloned().collect()),
+        };
+        Self { key, user, narrowed }
     }
+
+    /// The groups whose providers may serve this caller: those of the key's that its user is in, too; else the user's;
+    /// else the default group.
+    pub fn groups(&self) -> &[Arc<str>] {
+        match self.narrowed.as_deref().unwrap_or(&self.key.groups) {
+            [] => of_user(&self.user),
+            groups => groups,
+        }
+    }
+}
+
+fn of_user(user: &User) -> &[Arc<str>] {
+    if user.groups.is_empty() { DEFAULT_GROUPS.as_slice() } else { &user.groups }
 }
 
 /// Reads the one credential of the request and finds its key.
@@ -49,7 +67,7 @@ pub fn authenticate(table: &Snapshot, head: &Parts, now_ms: i64) -> Result<Calle
     if expired(user.expires_at_ms) {
         return Err(Refusal::UserExpired);
     }
-    Ok(Caller { key: Arc::clone(key), user: Arc::clone(user) })
+    Ok(Caller::new(Arc::clone(key), Arc::clone(user)))
 }
 
 /// The one credential among the four places where clients put it. Several places with the same value are
@@ -85,6 +103,27 @@ fn credential(head: &Parts) -> Result<Cow<'_, str>, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_reaches_no_group_that_its_user_is_not_in() {
+        let cases: [(&[&str], &[&str], &[&str]); 8] = [
+            (&[], &[], &["default"]),
+            (&[], &["a", "b"], &["a", "b"]),
+            (&["a"], &["a", "b"], &["a"]),
+            (&["a", "premium"], &["a", "b"], &["a"]),
+            (&["premium"], &["a"], &["a"]),
+            (&["premium"], &[], &["default"]),
+            (&["premium"], &["*"], &["premium"]),
+            (&["*"], &["a"], &["a"]),
+        ];
+        let groups = |names: &[&str]| names.iter().map(|name| Arc::from(*name)).collect::<Vec<Arc<str>>>();
+        for (of_key, of_user, want) in cases {
+            let key = Key { groups: groups(of_key), ..crate::table::fixtures::key(1) };
+            let user = User { groups: groups(of_user), ..crate::table::fixtures::user(2, "u") };
+            let caller = Caller::new(Arc::new(key), Arc::new(user));
+            assert_eq!(caller.groups(), groups(want), "{of_key:?} {of_user:?}");
+        }
+    }
 
     #[test]
     fn one_credential_from_four_places() {

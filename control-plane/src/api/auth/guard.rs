@@ -87,9 +87,13 @@ impl Guard {
             entry.guesses.push(guess);
         }
         entry.failures += 1;
-        if entry.failures >= FAILURES {
+        let (failures, is_locked) = (entry.failures, entry.failures >= FAILURES);
+        if is_locked {
             entry.locked_until = Some(now + LOCK);
         }
+        drop(entries);
+        // Who was refused has no account that a log of accesses could name.
+        tracing::warn!(client_ip = address, failures, is_locked, "unknown credential");
     }
 
     /// Forgets an address: it knew an admin's credential.

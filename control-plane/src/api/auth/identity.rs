@@ -7,6 +7,9 @@ use crate::rules::key;
 use chrono::Utc;
 use subtle::ConstantTimeEq;
 
+/// Characters of an ADMIN_TOKEN that cannot be guessed.
+const LONG: usize = 16;
+
 /// An account that may act, and the key that it came with; none for ADMIN_TOKEN.
 #[derive(Debug)]
 pub(super) struct Identity {
@@ -42,6 +45,11 @@ pub(super) fn is_admin_token(state: &State, credential: &str) -> bool {
     let is_set = !wanted.is_empty() && wanted != "change-me";
     // Hashes are compared, so that the length does not show either.
     is_set & bool::from(key::hash(wanted).ct_eq(&key::hash(credential)))
+}
+
+/// The same of one that nobody finds by trying.
+pub(super) fn is_long_admin_token(state: &State, credential: &str) -> bool {
+    state.settings.admin_token.expose().len() >= LONG && is_admin_token(state, credential)
 }
 
 /// The account behind ADMIN_TOKEN, a login's token or a client key.

@@ -3,6 +3,7 @@
 use crate::api::Settings;
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderMap, ORIGIN};
+use std::net::{IpAddr, SocketAddr};
 
 /// Whether a page of another site made the browser send this. Programs send neither header.
 pub(super) fn is_foreign(request: &HttpRequest) -> bool {
@@ -40,8 +41,15 @@ fn forwarded(headers: &HeaderMap, hops: usize) -> Option<String> {
     let lines = headers.get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
     let entries: Vec<&str> = lines.flat_map(|line| line.split(',')).map(str::trim).collect();
     let entry = entries.get(entries.len().checked_sub(hops)?)?;
-    let entry = entry.trim_start_matches('[').split(']').next().unwrap_or(entry);
-    entry.parse::<std::net::IpAddr>().ok().map(|ip| ip.to_string())
+    address(entry).map(|ip| ip.to_string())
+}
+
+/// An address as proxies write it: alone, or with a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_matches('"');
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let alone = bare.unwrap_or(text).parse().ok();
+    alone.or_else(|| text.parse().ok().map(|with_port: SocketAddr| with_port.ip()))
 }
 
 /// Whether the caller speaks TLS to us or to the proxy in front.
@@ -86,7 +94,16 @@ mod tests {
         assert_eq!(forwarded(&headers, 1).as_deref(), Some("10.0.0.1"));
         assert_eq!(forwarded(&headers, 2).as_deref(), Some("1.2.3.4"));
         assert_eq!(forwarded(&headers, 4), None);
-        let request = TestRequest::post().insert_header(("x-forwarded-for", "[2001:db8::1]:443"));
-        assert_eq!(forwarded(request.to_http_request().headers(), 1).as_deref(), Some("2001:db8::1"));
+        for (written, read) in [
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("1.2.3.4:5678", Some("1.2.3.4")),
+            ("\"1.2.3.4\"", Some("1.2.3.4")),
+            ("unknown", None),
+            ("1.2.3.4:x", None),
+        ] {
+            let request = TestRequest::post().insert_header(("x-forwarded-for", written));
+            assert_eq!(forwarded(request.to_http_request().headers(), 1).as_deref(), read, "{written}");
+        }
     }
 }

@@ -105,6 +105,13 @@ async fn guessed_credentials_lock_like_failed_logins() {
     assert!(locked.header("retry-after").parse::<u64>().is_ok_and(|wait| wait >= 800));
     assert_eq!(api.anonymous().send(login(&json!({"key": TOKEN}).to_string())).await.status, 429);
     assert_eq!(api.by(&session).act(prices, "").await.status, 200, "a login cannot be guessed");
+    let long = api.restarted(|settings| settings.admin_token = Secret::new("an-admin-token-of-some-length"));
+    let long = Api { bearer: Some("an-admin-token-of-some-length".to_owned()), ..long };
+    for n in 0..10 {
+        assert_eq!(long.by(&format!("guess {n}")).act(prices, "").await.status, 401);
+    }
+    assert_eq!(long.by("sk-nobodys").act(prices, "").await.status, 429, "the address is locked");
+    assert_eq!(long.act(prices, "").await.status, 200, "and so long a token is no guess");
     let foreign = TestRequest::post().uri("/api/actions/model-prices/hasPriceTable");
     let foreign = foreign.insert_header(("cookie", format!("session=anothers; auth-token={session}")));
     assert_eq!(api.anonymous().send(foreign).await.status, 200, "beside another program's cookie");

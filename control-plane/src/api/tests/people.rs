@@ -1,6 +1,7 @@
 //! Users and keys.
 
 use super::*;
+use diesel_async::RunQueryDsl;
 use serde_json::json;
 
 #[actix_web::test]
@@ -192,4 +193,39 @@ async fn keys_are_revealed_to_admins_only_where_the_operator_chose_so() {
     let body = json!({"userId": user["id"]}).to_string();
     assert_eq!(api.data("keys/getKeys", &body).await[0]["key"], clear);
     assert_ne!(api.by(clear).data("keys/getKeys", &body).await[0]["key"], clear);
+}
+
+/// What an admin takes away stays away: from the keys that carried it, and whatever their owner does.
+#[actix_web::test]
+async fn a_group_that_was_taken_away_does_not_come_back() {
+    let api = Api::new().await;
+    let eve = api.data("users/addUser", r#"{"name":"Eve"}"#).await;
+    let (id, own) = (eve["id"].as_i64().unwrap(), eve["defaultKey"]["key"].as_str().unwrap().to_owned());
+    let add = json!({"userId": id, "name": "prem", "providerGroup": "premium"}).to_string();
+    let key = api.data("keys/addKey", &add).await["id"].as_i64().unwrap();
+    let groups = async || {
+        let user = api.data("users/getUsers", "").await[0].clone();
+        let of_key = user["keys"].as_array().unwrap().iter().find(|own| own["id"] == key).unwrap().clone();
+        (user["providerGroup"].clone(), of_key["providerGroup"].clone())
+    };
+    assert_eq!(groups().await, (json!("default,premium"), json!("premium")), "an admin gives both");
+    api.data("users/editUser", &json!({"userId": id, "providerGroup": "default"}).to_string()).await;
+    let (of_user, of_key) = groups().await;
+    assert_eq!(of_user, "default");
+    assert_ne!(of_key, "premium");
+    // A row of a time before that rule.
+    let mut conn = api.state.pool.write().await.unwrap();
+    let old = "UPDATE keys SET groups = ARRAY['premium'] WHERE id = ";
+    diesel::sql_query(format!("{old}{key}")).execute(&mut *conn).await.unwrap();
+    drop(conn);
+    for by in [Some(own.as_str()), None] {
+        let edit = json!({"keyId": key, "name": format!("prem {by:?}").chars().take(9).collect::<String>()});
+        match by {
+            Some(own) => api.by(own).data("keys/editKey", &edit.to_string()).await,
+            None => api.data("keys/editKey", &edit.to_string()).await,
+        };
+        assert_eq!(groups().await.0, "default", "{by:?}");
+    }
+    let more = json!({"userId": id, "name": "more", "providerGroup": "premium"}).to_string();
+    assert_eq!(api.by(&own).refused("keys/addKey", &more).await, code(400, "NO_GROUP_PERMISSION"));
 }

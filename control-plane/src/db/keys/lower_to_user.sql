@@ -1,4 +1,5 @@
--- $1 owner, $2 user, $3 generation. No limit of a key above the one of its user; 0 and null are no limit.
+-- $1 owner, $2 user, $3 generation. No limit of a key above the one of its user; 0 and null are no limit. No group that
+-- its user is not in; a key without groups of its own has those of its user.
 WITH lowered AS (
     SELECT
         k.id,
@@ -13,16 +14,21 @@ WITH lowered AS (
         CASE WHEN u.limit_total_usd > 0 AND k.limit_total_usd > u.limit_total_usd
             THEN u.limit_total_usd ELSE k.limit_total_usd END AS usd_total,
         CASE WHEN u.limit_concurrent_sessions > 0 AND k.limit_concurrent_sessions > u.limit_concurrent_sessions
-            THEN u.limit_concurrent_sessions ELSE k.limit_concurrent_sessions END AS sessions
+            THEN u.limit_concurrent_sessions ELSE k.limit_concurrent_sessions END AS sessions,
+        CASE WHEN '*' = ANY(u.groups) THEN k.groups ELSE ARRAY(
+            SELECT g FROM unnest(k.groups) WITH ORDINALITY AS own(g, place)
+            WHERE g = ANY(CASE WHEN u.groups = '{}' THEN ARRAY['default'] ELSE u.groups END)
+            ORDER BY place
+        ) END AS groups
     FROM keys AS k JOIN users AS u ON u.id = k.user_id
     WHERE k.owner_id = $1 AND k.user_id = $2 AND k.deleted_at IS NULL
 )
 UPDATE keys AS k SET
     limit_5h_usd = l.usd_5h, limit_daily_usd = l.usd_daily, limit_weekly_usd = l.usd_weekly,
     limit_monthly_usd = l.usd_monthly, limit_total_usd = l.usd_total, limit_concurrent_sessions = l.sessions,
-    generation = $3, updated_at = now()
+    groups = l.groups, generation = $3, updated_at = now()
 FROM lowered AS l
 WHERE l.id = k.id AND (
     k.limit_5h_usd, k.limit_daily_usd, k.limit_weekly_usd, k.limit_monthly_usd, k.limit_total_usd,
-    k.limit_concurrent_sessions
-) IS DISTINCT FROM (l.usd_5h, l.usd_daily, l.usd_weekly, l.usd_monthly, l.usd_total, l.sessions)
+    k.limit_concurrent_sessions, k.groups
+) IS DISTINCT FROM (l.usd_5h, l.usd_daily, l.usd_weekly, l.usd_monthly, l.usd_total, l.sessions, l.groups)

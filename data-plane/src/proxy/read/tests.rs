@@ -101,7 +101,7 @@ fn callers() -> [(Caller, bool); 5] {
     let made = |change: &dyn Fn(&mut contract::table::Key, &mut contract::table::User)| {
         let (mut key, mut user) = (key(7), user(7, "ann"));
         change(&mut key, &mut user);
-        Caller { key: Arc::new(key), user: Arc::new(user) }
+        Caller::new(Arc::new(key), Arc::new(user))
     };
     [
         (made(&|_, _| {}), false),

@@ -67,7 +67,9 @@ pub async fn add_key(caller: LoggedIn, state: Data<State>, ask: Ask<AddKey>) -> 
             let key = key.map_err(|error| duplicate(error, &name))?;
             let key = key.ok_or_else(|| Failure::internal("a row vanished within its transaction"))?;
             rule::within_user(None, &key, &user)?;
-            if let Some(groups) = rule::widened(&user, &key.groups) {
+            if caller.is_admin
+                && let Some(groups) = rule::widened(&user, &key.groups)
+            {
                 let generation = Some(write.generation);
                 let change = users::Change { groups: Some(groups), generation, ..users::Change::default() };
                 users::update_in_tx(conn, caller.owner, user_id, &change).await?;

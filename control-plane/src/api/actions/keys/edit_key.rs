@@ -53,7 +53,11 @@ pub async fn edit_key(caller: LoggedIn, state: Data<State>, ask: Ask<EditKey>) -
             let key = key.map_err(|error| duplicate(error, name))?.ok_or(Code::NoKey)?;
             let user = users::find(conn, caller.owner, key.user_id).await?.ok_or(Code::NoUser)?;
             rule::within_user(Some(&old), &key, &user)?;
-            if let Some(groups) = rule::widened(&user, &key.groups) {
+            // Only what an admin gives: a key may still carry what was taken away from its user.
+            if caller.is_admin
+                && change.groups.is_some()
+                && let Some(groups) = rule::widened(&user, &key.groups)
+            {
                 let generation = Some(write.generation);
                 let change = users::Change { groups: Some(groups), generation, ..users::Change::default() };
                 users::update_in_tx(conn, caller.owner, user.id, &change).await?;
