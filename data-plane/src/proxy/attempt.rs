@@ -79,8 +79,11 @@ impl Proxy {
         let request = upstream::request(up, exchange.route, exchange.head, body, &ours)
             .map_err(|failure| Fault::unreachable(exchange, &failure))?;
         let request = if exchange.is_repeatable() { request } else { request.once() };
-        let sending = self.client.send_marking(up, request, Duration::ZERO, &*meter);
-        let response = match patience.wait(sending).await {
+        let sent = {
+            let sending = pin!(self.client.send_marking(up, request, Duration::ZERO, &*meter));
+            patience.wait(sending).await
+        };
+        let response = match sent {
             Ok(sent) => {
                 if upstream::was_sent_again(&sent) {
                     meter.sent_again();

@@ -350,7 +350,7 @@ impl Core {
 
     async fn admit<S: Store>(&self, store: &S, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
         if reserve.is_apart() {
-            return self.one_by_one(store, reserve).await;
+            return Box::pin(self.one_by_one(store, reserve)).await;
         }
         self.together(store, reserve).await
     }
@@ -365,6 +365,11 @@ impl Core {
         if !matches!(answer, Answer::Unseeded(_)) {
             return Ok(answer);
         }
+        Box::pin(self.seeded(store, reserve)).await
+    }
+
+    /// The second question, boxed: what is boxed with the first one is copied for every request.
+    async fn seeded<S: Store>(&self, store: &S, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
         for _ in 0..SEED_ROUNDS {
             // One asks the ledger; those behind it find the counter seeded. No turn in time: go on without.
             let waited = tokio::time::timeout(

@@ -38,12 +38,12 @@ enum Part {
 /// Parts of one command: what is new lies in one allocation, what a counter knows of itself is shared.
 pub(super) struct Pack {
     buffer: BytesMut,
-    parts: SmallVec<[Part; 32]>,
+    parts: Vec<Part>,
 }
 
 impl Pack {
     pub(super) fn new() -> Self {
-        Self { buffer: BytesMut::with_capacity(768), parts: SmallVec::new() }
+        Self { buffer: BytesMut::with_capacity(768), parts: Vec::with_capacity(32) }
     }
 
     /// Ends the part that was being written.
@@ -346,7 +346,7 @@ fn spec(counter: &Counter, entity: usize, keep: Keep) -> String {
 /// The parts of one command.
 pub(super) struct Parts {
     own: Bytes,
-    parts: SmallVec<[Part; 32]>,
+    parts: Vec<Part>,
 }
 
 impl Parts {

@@ -3,12 +3,12 @@
 //! A command waits `redis_timeout` at most and fails at once while there is no connection; the client goes on
 //! connecting for ever. One client per worker thread, made inside that thread's runtime.
 
+mod command;
+
 use super::compare::{Sum, Touched};
 use super::lease::{Lent, Wish};
-use super::naming::{Keep, Pack, Parts, member_ttl, words};
-use super::{
-    Answer, Bound, Charge, Known, Leaves, Options, Over, Reserve, Seed, Slot, Store, StoreError, Taken, ms,
-};
+use super::naming::{Keep, Pack, Parts, words};
+use super::{Answer, Bound, Charge, Known, Options, Over, Reserve, Seed, Slot, Store, StoreError, Taken, ms};
 use crate::limit::Counter;
 use bytes::Bytes;
 use contract::ids::ProviderId;
@@ -19,7 +19,6 @@ use fred::prelude::{
     Builder, Client, ClientLike, Config, Error, ErrorKind, Expiration, Key, KeysInterface, ReconnectPolicy,
     SetOptions, TcpConfig, Value,
 };
-use smallvec::SmallVec;
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -248,7 +247,7 @@ impl Store for RedisStore {
     async fn reserve(&self, reserve: &Reserve<'_>) -> Result<Answer, StoreError> {
         if reserve.counters.is_empty() && reserve.line.candidates.is_empty() && reserve.leave.is_none() {
             return match (reserve.session, reserve.bound) {
-                (Some(_), Bound::Ask) => self.binding(reserve).await,
+                (Some(_), Bound::Ask) => Box::pin(self.binding(reserve)).await,
                 (_, Bound::Known(bound)) => Ok(Answer::Taken(Taken { bound, ..Taken::default() })),
                 (None, Bound::Ask) => Ok(Answer::Taken(Taken::default())),
             };
@@ -306,97 +305,12 @@ impl Store for RedisStore {
             }
             return Ok(true);
         }
-        let keep = self.keep(self.session_ttl);
-        let caller = words(charge.home, charge.slot, charge.counters, keep);
-        let theirs = match provider {
-            Some((id, counters, _)) => words(charge.home, Slot::Provider(id), counters, keep),
-            None => SmallVec::new(),
-        };
-        let mut pack = Pack::new();
-        pack.settled_key(charge.home, charge.slot, charge.request);
-        pack.binding_key(charge.home, charge.slot, charge.session);
-        pack.group_keys(charge.counters, &caller);
-        if let Some((_, counters, _)) = provider {
-            pack.group_keys(counters, &theirs);
-        }
-        let keys = pack.len();
-        pack.number(charge.age_ms);
-        pack.number(self.now(charge.now_ms.saturating_add(charge.age_ms)));
-        pack.bytes(charge.request.0.as_bytes());
-        pack.number(charge.actual.0.max(0));
-        pack.member(charge.request, charge.session);
-        pack.number(member_ttl(charge.session, keep));
-        match bind {
-            Some(provider) => pack.number(provider.0),
-            None => pack.bytes(b""),
-        }
-        pack.number(ms(self.session_ttl));
-        pack.number(ms(self.reservation_ttl));
-        pack.number(i64::from(provider.is_some_and(|(_, _, stays)| stays)));
-        pack.specs(&caller);
-        pack.specs(&theirs);
-        let first = self.run(&self.settle, &pack.seal(), keys).await?;
+        let (parts, keys) = self.statement(charge, provider);
+        let first = self.run(&self.settle, &parts, keys).await?;
         if first.as_i64() == Some(2) {
             self.passed_over(charge);
         }
         Ok(first.as_i64() != Some(0))
-    }
-}
-
-impl RedisStore {
-    /// The command for `reserve.lua`, and how many of its parts are keys.
-    fn question(&self, reserve: &Reserve<'_>) -> (Parts, usize) {
-        let keep = self.keep(reserve.session_ttl);
-        let said = |slot, counters| words(reserve.home, slot, counters, keep);
-        let own = said(reserve.slot, reserve.counters);
-        let left = reserve.leave.map(|leave| (leave, said(Slot::Provider(leave.provider), leave.counters)));
-        let line: SmallVec<[_; 8]> = reserve
-            .line
-            .candidates
-            .iter()
-            .map(|one| (one, said(Slot::Provider(one.provider), &one.counters)))
-            .collect();
-        self.touch((reserve.home, reserve.slot), reserve.counters, &own, reserve.now_ms);
-        for (one, words) in &line {
-            self.touch((reserve.home, Slot::Provider(one.provider)), &one.counters, words, reserve.now_ms);
-        }
-        let mut pack = Pack::new();
-        pack.binding_key(reserve.home, reserve.slot, reserve.session);
-        pack.group_keys(reserve.counters, &own);
-        if let Some((leave, words)) = &left {
-            pack.group_keys(leave.counters, words);
-        }
-        line.iter().for_each(|(one, words)| pack.group_keys(&one.counters, words));
-        let keys = pack.len();
-        pack.bytes(reserve.mode_word().as_bytes());
-        pack.number(self.now(reserve.now_ms));
-        pack.bytes(reserve.request.0.as_bytes());
-        pack.number(ms(self.reservation_ttl));
-        pack.member(reserve.request, reserve.session);
-        pack.number(member_ttl(reserve.session, keep));
-        match reserve.bound {
-            Bound::Ask => pack.bytes(b"?"),
-            Bound::Known(Some(provider)) => pack.number(provider.0),
-            Bound::Known(None) => pack.bytes(b""),
-        }
-        pack.number(i64::from(reserve.line.complete));
-        match reserve.leave.map_or(reserve.leaves, |leave| leave.session) {
-            Leaves::Stays => pack.bytes(b"k"),
-            Leaves::Goes => pack.bytes(b"a"),
-            Leaves::Since(age_ms) => pack.number(age_ms),
-        }
-        let unsent = reserve.leave.map_or(reserve.unsent, |leave| leave.unsent);
-        pack.number(i64::from(unsent));
-        pack.priced_specs(reserve.estimate.0, None, &own);
-        match &left {
-            Some((_, words)) => pack.priced_specs(0, None, words),
-            None => pack.bytes(b""),
-        }
-        for (one, words) in &line {
-            let provider = if one.reusable { one.provider.0 } else { 0 };
-            pack.priced_specs(one.estimate.0, Some(provider), words);
-        }
-        (pack.seal(), keys)
     }
 }
 

@@ -22,6 +22,7 @@ use http_body_util::BodyExt;
 use llm::usage::{FakeSuccess, UsageScanner, fake_success};
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::pin::pin;
 
 /// Bytes of a document that are held back at most.
 const MAX_HELD_BYTES: usize = 10 * 1024 * 1024;
@@ -48,7 +49,7 @@ pub async fn hold(
     let mut held = VecDeque::new();
     let mut bytes = 0;
     while !(body.is_end_stream() && bytes > 0) {
-        let frame = match patience.wait(body.frame()).await {
+        let frame = match patience.wait(pin!(body.frame())).await {
             Err(Late) => return Err(Fault::broken(exchange, Some(status), "no content before the timeout")),
             Ok(None) => break,
             Ok(Some(Err(failure))) => return Err(Fault::unreachable(exchange, &failure)),

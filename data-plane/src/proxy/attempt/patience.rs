@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::table::Upstream;
 use contract::usage::Dialect;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Sleep;
@@ -84,14 +84,16 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// Waits for `future`. Cancel-safe if that is.
-    pub async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Late> {
-        let mut future = pin!(future);
-        poll_fn(|cx| match future.as_mut().poll(cx) {
+    /// Waits for `future`. Cancel-safe if that is. Pinned by the caller: an `async fn` would hold it twice, and the walk
+    /// is copied whole when it is boxed.
+    pub fn wait<F: Future>(
+        &mut self,
+        mut future: Pin<&mut F>,
+    ) -> impl Future<Output = Result<F::Output, Late>> {
+        poll_fn(move |cx| match future.as_mut().poll(cx) {
             Poll::Ready(output) => Poll::Ready(Ok(output)),
             Poll::Pending => self.poll_late(cx).map(Err),
         })
-        .await
     }
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
@@ -121,6 +123,7 @@ mod tests {
     use super::*;
     use contract::ids::RequestId;
     use std::future::pending;
+    use std::pin::pin;
     use tokio::time::{sleep_until, timeout};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -136,12 +139,12 @@ mod tests {
         let alarm = pin!(sleep_until(first.unwrap_or(start)));
         let mut patience = Patience::new(alarm, limits, silence, start);
         for sign in signs {
-            if patience.wait(sleep_until(start + SECOND * *sign)).await.is_err() {
+            if patience.wait(pin!(sleep_until(start + SECOND * *sign))).await.is_err() {
                 return Some(start.elapsed().as_secs());
             }
             patience.sign();
         }
-        let never = timeout(SECOND * 10_000, patience.wait(pending::<()>())).await;
+        let never = timeout(SECOND * 10_000, patience.wait(pin!(pending::<()>()))).await;
         never.is_ok().then(|| start.elapsed().as_secs())
     }
 
@@ -170,18 +173,18 @@ mod tests {
         let start = Instant::now();
         let alarm = pin!(sleep_until(start + SECOND * 10));
         let mut patience = Patience::new(alarm, limits(60, 600), &silence, start);
-        let before = timeout(SECOND * 9, patience.wait(pending::<()>())).await;
+        let before = timeout(SECOND * 9, patience.wait(pin!(pending::<()>()))).await;
         assert!(before.is_err() && !silence.is_broken());
-        let after = timeout(SECOND * 2, patience.wait(pending::<()>())).await;
+        let after = timeout(SECOND * 2, patience.wait(pin!(pending::<()>()))).await;
         assert!(after.is_err() && silence.is_broken(), "ten seconds are over, sixty are not");
-        assert_eq!(patience.wait(pending::<()>()).await, Err(Late));
+        assert_eq!(patience.wait(pin!(pending::<()>())).await, Err(Late));
         assert_eq!(start.elapsed(), SECOND * 60);
         // A wait without limits breaks the silence all the same, and goes on.
         silence.limit(beat);
         let alarm = pin!(sleep_until(Instant::now() + SECOND * 10));
         let mut patience = Patience::new(alarm, limits(0, 0), &silence, Instant::now());
-        assert!(timeout(SECOND * 11, patience.wait(pending::<()>())).await.is_err());
+        assert!(timeout(SECOND * 11, patience.wait(pin!(pending::<()>()))).await.is_err());
         assert!(silence.is_broken());
-        assert!(timeout(SECOND * 11, patience.wait(pending::<()>())).await.is_err());
+        assert!(timeout(SECOND * 11, patience.wait(pin!(pending::<()>()))).await.is_err());
     }
 }
