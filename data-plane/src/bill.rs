@@ -26,7 +26,7 @@ pub struct Names<'a> {
     pub sent: Option<&'a str>,
     /// Named in the answer.
     pub answered: Option<&'a str>,
-    /// The body named models to fall back to, so which one served is known from the answer alone.
+    /// The body named models to fall back to, so one may have served that was neither asked for nor sent.
     pub falls_back: bool,
 }
 
@@ -93,12 +93,11 @@ pub enum Pricing<'t> {
 
 impl Names<'_> {
     /// In the order in which prices are looked for: by the owner's choice the name that was sent goes before the one that
-    /// was asked for; what the answer names comes last, unless the caller chose it, too.
+    /// was asked for; what the answer names comes last.
     fn in_order(&self, sent_first: bool) -> impl Iterator<Item = &str> {
         let asked = Some(self.asked);
         let [first, second] = if sent_first { [self.sent, asked] } else { [asked, self.sent] };
-        let (before, after) = if self.falls_back { (self.answered, None) } else { (None, self.answered) };
-        [before, first, second, after].into_iter().flatten()
+        [first, second, self.answered].into_iter().flatten()
     }
 }
 
@@ -116,8 +115,17 @@ pub fn pricing<'t>(table: &'t Snapshot, owner: UserId, names: &Names<'_>) -> Pri
     if other_unit { Pricing::OtherUnit } else { Pricing::None }
 }
 
-/// The bill of what was used.
+/// The bill of what was used. Where the caller let the upstream fall back, what the answer names is billed if it is
+/// dearer: callers must not choose a cheaper price by the names that they add.
 pub fn bill(table: &Snapshot, service: &Service<'_>, tokens: &TokenCounts, priority: bool) -> Bill {
+    let bill = bill_by_name(table, service, tokens, priority);
+    let Some(answered) = service.names.answered.filter(|_| service.names.falls_back) else { return bill };
+    let names = Names { asked: answered, ..Names::default() };
+    let other = bill_by_name(table, &Service { names, ..*service }, tokens, priority);
+    if other.cost > bill.cost { other } else { bill }
+}
+
+fn bill_by_name(table: &Snapshot, service: &Service<'_>, tokens: &TokenCounts, priority: bool) -> Bill {
     let multiplier = service.multiplier;
     match pricing(table, service.owner, &service.names) {
         Pricing::Row(row, price) => {

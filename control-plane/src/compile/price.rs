@@ -78,11 +78,10 @@ impl Entry<'_> {
         self.0.keys().any(|name| is_other(name) && matches!(self.get(name), Ok(Some(_))))
     }
 
-    /// How many times the usual prices fast mode costs.
-    fn fast(&self) -> Result<Option<Decimal>, Broken> {
-        let Some(raw) = self.0.get(VENDORS_OWN) else { return Ok(None) };
-        // Whatever else stands there is none of our business.
-        serde_json::from_str(raw.get()).map_or(Ok(None), |own| Entry(own).get("fast"))
+    /// How many times the usual prices fast mode costs. Whatever else stands there is none of our business.
+    fn fast(&self) -> Option<Decimal> {
+        let own = serde_json::from_str(self.0.get(VENDORS_OWN)?.get()).ok()?;
+        Entry(own).get("fast").ok().flatten()
     }
 
     fn priority(&self) -> Result<Option<PriorityTier>, Broken> {
@@ -112,7 +111,7 @@ pub(super) fn read(row: &PriceRow) -> Result<Rows, Broken> {
         per_request: entry.get(PER_REQUEST)?,
         long: entry.tiers().into_iter().map(|thousands| entry.long(thousands)).collect::<Result<_, _>>()?,
         priority: entry.priority()?,
-        fast: entry.fast()?,
+        fast: entry.fast(),
         other_unit: entry.has_other_unit(),
     };
     let price = ModelPrice { model: row.model_name.clone(), price };
@@ -153,11 +152,12 @@ mod tests {
             (r#"{"provider_specific_entry":{"us":1.1,"fast":6.0}}"#, Some(Decimal::from(6))),
             (r#"{"provider_specific_entry":{"us":1.1}}"#, None),
             (r#"{"provider_specific_entry":"x"}"#, None),
+            // No reason to lose the prices beside it.
+            (r#"{"provider_specific_entry":{"fast":"much"}}"#, None),
             ("{}", None),
         ] {
             assert_eq!(read_one(data).expect(data).fast, fast, "{data}");
         }
-        assert!(read_one(r#"{"provider_specific_entry":{"fast":"much"}}"#).is_err());
     }
 
     #[test]

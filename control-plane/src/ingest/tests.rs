@@ -275,7 +275,7 @@ type Spoil = fn(&mut pb::UsageRecord);
 async fn a_record_that_cannot_be_stored_is_refused_alone() {
     let pool = testing::database().await;
     let mut conn = pool.write().await.expect("connection");
-    let spoilt: [(&str, Spoil); 10] = [
+    let spoilt: [(&str, Spoil); 9] = [
         ("id", |r| r.id = vec![1; 3].into()),
         ("outcome", |r| r.outcome = "nice".to_owned()),
         ("started_at_ms", |r| r.started_at_ms = i64::MAX),
@@ -283,7 +283,6 @@ async fn a_record_that_cannot_be_stored_is_refused_alone() {
         ("cost", |r| r.cost = Some("99999999999999".to_owned())),
         ("unpriced", |r| r.unpriced = "gift".to_owned()),
         ("held_cost", |r| r.held_cost = Some("-1".to_owned())),
-        ("skipped.why", |r| r.skipped = vec![skipped(1, "for no reason")]),
         ("cost_multiplier", |r| r.cost_multiplier = "-1".to_owned()),
         ("status", |r| r.status = 60_000),
     ];
@@ -304,7 +303,9 @@ async fn a_record_that_cannot_be_stored_is_refused_alone() {
         selected_by: "initial_selection".to_owned(),
         ..Default::default()
     }];
-    odd.skipped = (0..99).map(|number| skipped(number, "at_limit")).collect();
+    // A word that only a later proxy knows costs its line alone.
+    odd.skipped = vec![skipped(1, "for no reason")];
+    odd.skipped.extend((0..99).map(|number| skipped(number, "at_limit")));
     records.push(odd);
     let written = write(&mut conn, records).await.expect("write");
     assert_eq!(written.inserted, 1);

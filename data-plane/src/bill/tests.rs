@@ -70,17 +70,22 @@ fn the_first_name_with_a_price_is_billed() {
 }
 
 #[test]
-fn who_lets_an_upstream_fall_back_pays_what_served() {
-    for bill_redirected in [false, true] {
+fn who_lets_an_upstream_fall_back_pays_the_dearer() {
+    for (bill_redirected, asked, sent, answered, want) in [
+        (false, "gpt-4o-mini", "gpt-4o-mini", Some("gpt-4o"), "gpt-4o"),
+        (true, "gpt-4o-mini", "gpt-4o-mini", Some("gpt-4o"), "gpt-4o"),
+        (false, "gpt-4o-mini", "gpt-4o-mini", Some("unknown"), "gpt-4o-mini"),
+        (false, "gpt-4o-mini", "gpt-4o-mini", None, "gpt-4o-mini"),
+        // A redirect is billed by what was asked for, whatever else the caller adds.
+        (false, "gpt-4o", "gpt-4o-mini", Some("gpt-4o-mini"), "gpt-4o"),
+        (false, "gpt-4o", "gift", Some("gift"), "gpt-4o"),
+        (false, "mine", "mine", Some("gpt-4o"), "gpt-4o"),
+    ] {
         let table = table(bill_redirected);
-        for (answered, want) in
-            [(Some("gpt-4o"), "gpt-4o"), (Some("unknown"), "gpt-4o-mini"), (None, "gpt-4o-mini")]
-        {
-            let mut service = service("gpt-4o-mini", Some("gpt-4o-mini"), answered);
-            service.names.falls_back = true;
-            let bill = bill(&table, &service, &million(1), false);
-            assert_eq!(bill.model.as_deref(), Some(want), "{answered:?}");
-        }
+        let mut service = service(asked, Some(sent), answered);
+        service.names.falls_back = true;
+        let bill = bill(&table, &service, &million(1), false);
+        assert_eq!(bill.model.as_deref(), Some(want), "{asked} {sent} {answered:?}");
     }
 }
 

@@ -9,6 +9,8 @@ use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+/// No provider is in it: names of groups are not empty.
+static NO_GROUPS: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from("")]);
 static DEFAULT_GROUPS: LazyLock<[Arc<str>; 1]> = LazyLock::new(|| [Arc::from(DEFAULT_GROUP)]);
 
 /// An authenticated caller.
@@ -28,17 +30,20 @@ impl Caller {
         let may = |group: &Arc<str>| own.contains(group) || own.iter().any(|own| &**own == ALL_GROUPS);
         let narrowed = match key.groups.iter().all(may) {
             true => None,
+            false if key.groups.iter().any(|group| &**group == ALL_GROUPS) => Some(own.into()),
             false => Some(key.groups.iter().filter(|group| may(group)).cloned().collect()),
         };
         Self { key, user, narrowed }
     }
 
-    /// The groups whose providers may serve this caller: those of the key's that its user is in, too; else the user's;
-    /// else the default group.
+    /// The groups whose providers may serve this caller: those of the key's that its user is in, too. A key without groups
+    /// has its user's, a user without groups the default one; a key whose groups were all taken away has none.
     pub fn groups(&self) -> &[Arc<str>] {
-        match self.narrowed.as_deref().unwrap_or(&self.key.groups) {
-            [] => of_user(&self.user),
-            groups => groups,
+        match (self.narrowed.as_deref(), &*self.key.groups) {
+            (Some([]), _) => NO_GROUPS.as_slice(),
+            (Some(groups), _) => groups,
+            (None, []) => of_user(&self.user),
+            (None, groups) => groups,
         }
     }
 }
@@ -111,8 +116,8 @@ mod tests {
             (&[], &["a", "b"], &["a", "b"]),
             (&["a"], &["a", "b"], &["a"]),
             (&["a", "premium"], &["a", "b"], &["a"]),
-            (&["premium"], &["a"], &["a"]),
-            (&["premium"], &[], &["default"]),
+            (&["premium"], &["a"], &[""]),
+            (&["premium"], &[], &[""]),
             (&["premium"], &["*"], &["premium"]),
             (&["*"], &["a"], &["a"]),
         ];

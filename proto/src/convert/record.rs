@@ -206,7 +206,8 @@ impl TryFrom<pb::UsageRecord> for UsageRecord {
                 .map(|why| word(WhyUnpriced::parse, &why, "unpriced"))
                 .transpose()?,
             held_cost: wire.held_cost.map(|cost| decimal(&cost, "held_cost")).transpose()?,
-            skipped: wire.skipped.into_iter().map(Skipped::try_from).collect::<Result<_, _>>()?,
+            // A word of a later version costs that line, not the record.
+            skipped: wire.skipped.into_iter().filter_map(|line| Skipped::try_from(line).ok()).collect(),
         })
     }
 }

@@ -24,12 +24,14 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Every second seed, beginning with `first`.
+/// Every second seed, odd ones or even ones as `first` is.
 fn seeds(first: u64) -> impl Iterator<Item = u64> {
     let count = number(SEQUENCES);
     let any = || u64::from(std::process::id()) << 32;
     let start = number(SEED).unwrap_or_else(|| if count.is_some() { any() } else { 0 });
-    (start + first..).step_by(2).take(usize::try_from(count.unwrap_or(USUAL).div_ceil(2)).unwrap_or(1))
+    (start..)
+        .filter(move |seed| seed % 2 == first % 2)
+        .take(usize::try_from(count.unwrap_or(USUAL).div_ceil(2)).unwrap_or(1))
 }
 
 async fn play_all(fate: Fate, first: u64) -> Result<()> {

@@ -1,5 +1,6 @@
 -- $1 owner, $2 user, $3 generation. No limit of a key above the one of its user; 0 and null are no limit. No group that
--- its user is not in; a key without groups of its own has those of its user.
+-- its user is not in, unless that leaves none: no groups would mean all of its user's, so such a key keeps them, and the
+-- proxies serve it nothing until its user is in one of them again.
 WITH lowered AS (
     SELECT
         k.id,
@@ -15,12 +16,12 @@ WITH lowered AS (
             THEN u.limit_total_usd ELSE k.limit_total_usd END AS usd_total,
         CASE WHEN u.limit_concurrent_sessions > 0 AND k.limit_concurrent_sessions > u.limit_concurrent_sessions
             THEN u.limit_concurrent_sessions ELSE k.limit_concurrent_sessions END AS sessions,
-        CASE WHEN '*' = ANY(u.groups) THEN k.groups ELSE ARRAY(
-            SELECT g FROM unnest(k.groups) WITH ORDINALITY AS own(g, place)
-            WHERE g = ANY(CASE WHEN u.groups = '{}' THEN ARRAY['default'] ELSE u.groups END)
-            ORDER BY place
+        CASE WHEN '*' = ANY(u.groups || k.groups) OR NOT k.groups && own.groups THEN k.groups ELSE ARRAY(
+            SELECT g FROM unnest(k.groups) WITH ORDINALITY AS of_key(g, place)
+            WHERE g = ANY(own.groups) ORDER BY place
         ) END AS groups
     FROM keys AS k JOIN users AS u ON u.id = k.user_id
+    CROSS JOIN LATERAL (SELECT CASE WHEN u.groups = '{}' THEN ARRAY['default'] ELSE u.groups END AS groups) AS own
     WHERE k.owner_id = $1 AND k.user_id = $2 AND k.deleted_at IS NULL
 )
 UPDATE keys AS k SET

@@ -1,7 +1,7 @@
 //! Who was not asked and why, for the decision trail. Worked out afterwards, where it is worth telling: no choice pays for
 //! it. Pure.
 
-use super::{Ground, Nothing, Trail, Wish, rests};
+use super::{Ground, Nothing, Trail, Wish, eligible, rests};
 use crate::health::Gate;
 use crate::health::machine::{CREDENTIAL, RATE_LIMITED};
 use crate::table::Upstream;
@@ -14,7 +14,11 @@ impl Trail {
     /// Those that were not tried and for which there is a reason, what passes by itself first. One that is switched off is
     /// no candidate. `nothing`: why there is nobody left, if there is nobody.
     pub fn skipped(&self, ground: &Ground<'_>, wish: &Wish<'_>, nothing: Option<Nothing>) -> Vec<Skipped> {
-        let others = ground.pool.iter().filter(|up| up.row.enabled && !self.tried.contains(&up.row.id));
+        // What is written down is told where somebody failed or nobody is left: it is the same for every request.
+        let is_all = nothing.is_some() || self.tried.len() > 1;
+        let others = ground.pool.iter().filter(|up| {
+            up.row.enabled && !self.tried.contains(&up.row.id) && (is_all || eligible(up, wish))
+        });
         let mut all: Vec<_> =
             others.filter_map(|up| Some((self.why(up, ground, wish, nothing)?, up))).collect();
         all.sort_by_key(|(why, _)| WhySkipped::ALL.iter().position(|one| one == why));

@@ -6,7 +6,7 @@ use crate::answers::read;
 use crate::scene::{CLAUDE, prices};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use testkit::chaos::{Chaos, Target};
 use testkit::client::{Caller, http};
@@ -54,6 +54,14 @@ impl Stretch {
 }
 
 impl Stage {
+    /// Sessions of the requests that the upstream had in full.
+    pub fn had(&self) -> BTreeSet<String> {
+        let name = |seen: &testkit::upstream::Seen| {
+            seen.headers.get("x-session-id").and_then(|name| name.to_str().ok().map(str::to_owned))
+        };
+        self.upstream.requests().iter().filter_map(name).collect()
+    }
+
     pub async fn open() -> Result<Self> {
         let redis = Redis::start().await?;
         let chaos = Chaos::start(Target::Port(redis.port)).await?;

@@ -31,7 +31,8 @@ form! {
 
 /// Edit a user (admin)
 ///
-/// Limits of its keys that would be above its own are lowered to them, and its keys lose the groups that it loses.
+/// Limits of its keys that would be above its own are lowered to them, and its keys lose the groups that it
+/// loses; a key left with none of its groups is served nothing until its user has one of them again.
 #[utoipa::path(tag = "users", operation_id = "editUser", request_body = EditUser, responses(
     (status = 200, description = "The user as it is now", body = Envelope<UserView>), Failures))]
 #[post("/actions/users/editUser")]
