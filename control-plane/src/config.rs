@@ -221,7 +221,10 @@ pub struct Ingest {
     pub max_records: usize,
     /// `INGEST_CONCURRENCY`: batches written at once; keep it below the number of connections.
     pub concurrency: usize,
-    /// `INGEST_TIMEOUT_MS`: for one batch, from the wait for its turn to the commit.
+    /// `SPENT_CONCURRENCY`: questions about sums that are answered at once, beside the batches; keep both together below
+    /// the number of connections.
+    pub spent_concurrency: usize,
+    /// `INGEST_TIMEOUT_MS`: for one batch, from the wait for its turn to the commit; and for one question.
     pub timeout: Duration,
 }
 
@@ -283,6 +286,7 @@ impl Config {
             ingest: Ingest {
                 max_records: env.count("INGEST_MAX_RECORDS", 5_000)?,
                 concurrency: env.count("INGEST_CONCURRENCY", 4)?,
+                spent_concurrency: env.count("SPENT_CONCURRENCY", 2)?,
                 timeout: env.millis("INGEST_TIMEOUT_MS", 20_000)?,
             },
             jobs: Jobs {

@@ -137,6 +137,10 @@ settings! {
     /// What becomes of new requests while records cannot be written: refuse (503, not ready) or serve (they may be
     /// served and never billed).
     "SPOOL_FAILURE" spool_failure: SpoolFailure = "refuse";
+    /// How long a usage record that cannot be delivered (its segment was set aside, or neither disk nor memory had room
+    /// for it) keeps the counters of the fleet from being compared with the ledger, from when it was written, or would
+    /// have been.
+    "SPOOL_OUTSTANDING" spool_outstanding: Duration = "24h";
     /// Requests under way that are known after a kill, 1 KiB of disk each; at most a sixteenth of the file system.
     /// 0: none.
     "SPOOL_SLOTS" spool_slots: u32 = "16384";

@@ -23,14 +23,16 @@ pub use self::slots::{Entry, Slot};
 use self::disk::{Disk, Lock};
 use self::log::Log;
 use self::slots::{Left, Slots};
+use crate::clock::now_ms;
 use crate::config::SpoolFailure;
 use bytes::Bytes;
 use contract::ids::Generation;
 use contract::usage::UsageRecord;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 use tokio::sync::Notify;
 
@@ -61,6 +63,8 @@ pub struct Options {
     pub slots: u32,
     /// What becomes of new requests when nothing can be written.
     pub failure: SpoolFailure,
+    /// How long a record that cannot be delivered is waited for, see [`Depth::whole`].
+    pub outstanding: Duration,
 }
 
 /// The spool cannot do what was asked. Names files, never their contents.
@@ -142,7 +146,8 @@ pub struct Depth {
     /// When it ended: records are written in the order in which requests end.
     pub oldest_ended_ms: Option<i64>,
     /// Whether every record that is not acknowledged lies on disk in that order: nothing waits in memory, no segment
-    /// was set aside, and what a killed process left was recorded and delivered.
+    /// was set aside and no record found no room, or [`Options::outstanding`] ago, and what a killed process left was
+    /// recorded and delivered.
     pub whole: bool,
 }
 
@@ -167,6 +172,10 @@ struct Shared {
     oldest: Mutex<Option<(Position, i64, i64)>>,
     /// Records up to here, those of earlier runs among them, may not lie in the order in which their requests ended.
     disordered: AtomicU64,
+    /// When a record found no room last, on disk and in memory, Unix milliseconds: the ledger lacks it, or gets it after
+    /// the next start, from its slot.
+    refused_ms: AtomicI64,
+    outstanding_ms: i64,
     /// The segment that cannot be read, and how often that was tried.
     unreadable: Mutex<(u64, u32)>,
     arrived: Notify,
@@ -225,6 +234,8 @@ impl Spool {
             warned: AtomicU64::new(0),
             oldest: Mutex::default(),
             disordered: AtomicU64::new(log.appended),
+            refused_ms: AtomicI64::new(0),
+            outstanding_ms: i64::try_from(options.outstanding.as_millis()).unwrap_or(i64::MAX),
             unreadable: Mutex::default(),
             arrived: Notify::new(),
             log: Mutex::new(log),
@@ -320,6 +331,7 @@ impl Spool {
             // Where new requests still come, the reserve has an end.
             if is_served && log.bytes() + frame.len() as u64 > log.bound().saturating_add(reserve) {
                 slot.into_iter().for_each(|slot| self.shared.slots.end(slot));
+                self.shared.refused_ms.store(now_ms(), Ordering::Relaxed);
                 return Err(Error::Full);
             }
             match log.append(frame) {
@@ -333,10 +345,7 @@ impl Spool {
         let kept = log.backlog.keep(frame, slot);
         self.shared.publish(&log);
         kept.map_err(|slot| {
-            if slot.is_some() && !is_served {
-                // The next start delivers it.
-                self.shared.disordered.store(u64::MAX, Ordering::Relaxed);
-            }
+            self.shared.refused_ms.store(now_ms(), Ordering::Relaxed);
             // Its slot stands for it, unless that would use them all up.
             slot.into_iter().filter(|_| is_served).for_each(|slot| self.shared.slots.end(slot));
             Error::Full

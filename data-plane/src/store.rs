@@ -273,6 +273,8 @@ enum Leaves {
     Goes,
     /// It goes if it was counted, or renewed, within so many ms: nobody knows whether the request brought it.
     Since(i64),
+    /// The request brought it so many ms ago, and takes it along, unless others of it were served since.
+    Unshared(i64),
 }
 
 /// What a request gives back as it moves on.
@@ -354,7 +356,9 @@ struct Charge<'a> {
     slot: Slot,
     request: RequestId,
     now_ms: i64,
-    /// How long ago that was, in ms.
+    /// When the last of what is charged ended: `now_ms`, unless several requests are charged at once.
+    last_ms: i64,
+    /// How long ago `now_ms` was, in ms.
     age_ms: i64,
     counters: &'a [Counter],
     actual: NanoUsd,

@@ -61,20 +61,31 @@ pub async fn seen_since(conn: &mut Conn, instant: DateTime<Utc>) -> Result<Vec<P
     Ok(rows)
 }
 
-/// Up to when all proxies have reported, Unix milliseconds: those that are connected, and all that are known.
-/// `None`: one of them did not say, or there is none.
-pub async fn reported(conn: &mut Conn, fresh: DateTime<Utc>) -> Result<(Option<i64>, Option<i64>), Error> {
-    let rows: Vec<(bool, DateTime<Utc>, Option<i64>)> = proxies::table
-        .select((proxies::connected, proxies::last_seen_at, proxies::reported_ms))
+/// Up to when all proxies have reported, Unix milliseconds. `None`: one of them did not say, or there is none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reported {
+    /// Those that are connected.
+    pub connected_ms: Option<i64>,
+    /// Also those that are away.
+    pub all_ms: Option<i64>,
+    /// The connected one that did not say, or is the furthest behind.
+    pub last: Option<String>,
+}
+
+/// See [`Reported`]. Connected are those that were seen since `fresh`.
+pub async fn reported(conn: &mut Conn, fresh: DateTime<Utc>) -> Result<Reported, Error> {
+    let rows: Vec<(String, bool, DateTime<Utc>, Option<i64>)> = proxies::table
+        .select((proxies::proxy_id, proxies::connected, proxies::last_seen_at, proxies::reported_ms))
         .load(conn)
         .await?;
-    let earliest = |is_wanted: &dyn Fn(bool, DateTime<Utc>) -> bool| {
-        let wanted = rows.iter().filter(|(connected, seen, _)| is_wanted(*connected, *seen));
-        let all: Option<Vec<i64>> = wanted.map(|(_, _, reported)| *reported).collect();
-        all.and_then(|all| all.into_iter().min())
-    };
-    // A replica that died could not write that its proxies left it.
-    Ok((earliest(&|connected, seen| connected && seen >= fresh), earliest(&|_, _| true)))
+    // None comes before every instant. A replica that died could not write that its proxies left it.
+    let connected = rows.iter().filter(|(_, connected, seen, _)| *connected && *seen >= fresh);
+    let last = connected.min_by_key(|(id, .., reported)| (*reported, id));
+    Ok(Reported {
+        connected_ms: last.and_then(|(.., reported)| *reported),
+        all_ms: rows.iter().map(|(.., reported)| *reported).min().flatten(),
+        last: last.map(|(id, ..)| id.clone()),
+    })
 }
 
 /// Removes those that stayed away since before `instant`.

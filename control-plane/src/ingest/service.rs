@@ -15,6 +15,7 @@ use contract::table::Scope;
 use rust_decimal::Decimal;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status};
@@ -27,6 +28,10 @@ const FRESH: TimeDelta = TimeDelta::seconds(90);
 const MAX_BUCKETED: TimeDelta = TimeDelta::hours(25);
 /// Clocks of proxies are taken to differ by no more.
 const CLOCKS_MS: i64 = 5_000;
+/// A connected proxy that has reported nothing for so long holds the comparison of counters up.
+const LATE_MS: i64 = 600_000;
+/// That is said once in so long.
+const SAY_EVERY_MS: i64 = 60_000;
 
 /// Usage ingest.
 #[derive(Clone)]
@@ -34,6 +39,10 @@ pub struct Ingest {
     pool: Pool,
     settings: config::Ingest,
     turns: Arc<Semaphore>,
+    /// Of questions: they are slow, and no batch waits for them.
+    spent_turns: Arc<Semaphore>,
+    /// When it was said last which proxy holds the comparison up, Unix milliseconds.
+    said_ms: Arc<AtomicI64>,
     tasks: Tasks,
 }
 
@@ -41,7 +50,42 @@ impl Ingest {
     /// Writes through `pool`, a bounded number of batches at a time.
     pub fn new(pool: Pool, settings: config::Ingest, tasks: Tasks) -> Self {
         let turns = Arc::new(Semaphore::new(settings.concurrency));
-        Self { pool, settings, turns, tasks }
+        let spent_turns = Arc::new(Semaphore::new(settings.spent_concurrency));
+        Self { pool, settings, turns, spent_turns, said_ms: Arc::default(), tasks }
+    }
+
+    /// Answers in its turn, as long as the caller waits and its time is not over.
+    async fn question<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Status> {
+        let in_turn = async {
+            let turn = self.spent_turns.acquire().await;
+            let _turn = turn.map_err(|_| Status::unavailable("this replica is shutting down"))?;
+            work.await.map_err(|error| {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the ledger could not be asked");
+                Status::unavailable("the ledger cannot be read now")
+            })
+        };
+        let done = timeout(self.settings.timeout, in_turn).await;
+        done.map_err(|_| Status::unavailable("the ledger is busy"))?
+    }
+
+    /// No counter of the fleet is compared with what ended since a connected proxy has reported last.
+    fn watch(&self, reported: &proxies::Reported) {
+        let Some(proxy_id) = &reported.last else { return };
+        let now_ms = Utc::now().timestamp_millis();
+        let behind_ms = reported.connected_ms.map_or(i64::MAX, |at| now_ms - at);
+        let is_late = behind_ms > LATE_MS;
+        metrics::gauge!(metric::COMPARISON_HELD_UP).set(f64::from(u8::from(is_late)));
+        let said_ms = self.said_ms.load(Ordering::Relaxed);
+        let is_time = now_ms - said_ms > SAY_EVERY_MS
+            && self.said_ms.compare_exchange(said_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_late && is_time {
+            let reported = reported.connected_ms.and_then(DateTime::from_timestamp_millis);
+            tracing::warn!(
+                proxy_id,
+                ?reported,
+                "counters are not compared with the ledger: this proxy has records that it does not deliver"
+            );
+        }
     }
 
     /// Runs `work` in its turn and to its end, even if the caller hangs up or its time is over.
@@ -112,13 +156,13 @@ impl UsageIngest for Ingest {
             .enumerate()
             .map(|(at, query)| Query::read(at, query))
             .collect::<Result<Vec<_>, _>>()?;
-        let pool = self.pool.clone();
-        let answers = self.in_turn(async move {
-            let mut conn = pool.read().await?;
+        let answers = self.question(async {
+            let mut conn = self.pool.read().await?;
             // First: what is reported meanwhile may be in the sums or not.
-            let (connected, all) = proxies::reported(&mut conn, Utc::now() - FRESH).await?;
+            let reported = proxies::reported(&mut conn, Utc::now() - FRESH).await?;
+            self.watch(&reported);
             let earlier = |at: i64| at - CLOCKS_MS;
-            let (connected, all) = (connected.map(earlier), all.map(earlier));
+            let (connected, all) = (reported.connected_ms.map(earlier), reported.all_ms.map(earlier));
             let mut answers = Vec::with_capacity(queries.len());
             for query in &queries {
                 answers.push(query.answer(&mut conn, connected).await?);
@@ -127,7 +171,7 @@ impl UsageIngest for Ingest {
         });
         let (answers, connected, all) = answers.await?;
         let (complete_ms, all_complete_ms) = (connected.unwrap_or(0), all.unwrap_or(0));
-        Ok(Response::new(pb::SpentReply { answers, complete_ms, all_complete_ms }))
+        Ok(Response::new(pb::SpentReply { answers, complete_ms, all_complete_ms, settled: true }))
     }
 }
 

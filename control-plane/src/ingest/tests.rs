@@ -1,16 +1,24 @@
+use super::Ingest;
 use super::testing::write;
+use crate::config;
 use crate::db::ledger::{rollup_mismatches, spent_by_bucket, spent_ended, spent_since};
 use crate::db::schema::{sessions, usage_hourly, usage_records};
 use crate::db::usage::Filter;
 use crate::db::{Conn, held, testing};
+use crate::tasks::Tasks;
 use bigdecimal::BigDecimal;
 use chrono::{DateTime, Utc};
 use contract::ids::{KeyId, ProviderId, UserId};
 use contract::pb;
+use contract::pb::usage_ingest_server::UsageIngest;
 use contract::table::Scope;
 use diesel::dsl::sum;
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use prost::Message;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tonic::Request;
 
 const HOUR_MS: i64 = 3_600_000;
 /// 2026-11-21 10:00 UTC.
@@ -378,4 +386,29 @@ async fn bytes_that_are_no_record_are_put_aside_and_hold_up_nobody() {
     }
     let kept: Vec<Vec<u8>> = dsl::usage_dead_letters.select(dsl::record).load(conn).await.expect("letters");
     assert_eq!(kept, [b"\xff\xff"]);
+}
+
+#[tokio::test]
+async fn questions_keep_no_batch_from_being_written() {
+    let pool = testing::database().await;
+    let timeout = Duration::from_secs(5);
+    let settings = config::Ingest { max_records: 10, concurrency: 1, spent_concurrency: 1, timeout };
+    let ingest = Ingest::new(pool.clone(), settings, Tasks::new(Handle::current()));
+    let mut conn = pool.write().await.expect("connection");
+    for statement in ["BEGIN", "LOCK TABLE proxies"] {
+        diesel::sql_query(statement).execute(&mut *conn).await.expect(statement);
+    }
+    let query = pb::SpentQuery { scope: pb::Scope::User.into(), id: 7, ..Default::default() };
+    let ask = || ingest.spent(Request::new(pb::SpentRequest { queries: vec![query] }));
+    let records = vec![record(1, START_MS, "1").encode_to_vec().into()];
+    let report = ingest.report(Request::new(pb::ReportRequest { proxy_id: "p1".to_owned(), records }));
+    tokio::select! {
+        biased;
+        _ = ask() => panic!("it cannot be answered now"),
+        reply = report => assert_eq!(reply.expect("committed").into_inner().inserted, 1),
+    }
+    diesel::sql_query("COMMIT").execute(&mut *conn).await.expect("commit");
+    // Who asked has gone, and so has the work.
+    let reply = ask().await.expect("answer").into_inner();
+    assert_eq!((reply.answers.len(), reply.settled), (1, true));
 }

@@ -399,17 +399,19 @@ async fn the_ledger_is_complete_as_far_as_the_last_proxy_has_reported() {
     let (now, stale) = (Utc::now(), Utc::now() - TimeDelta::minutes(5));
     let fresh = now - TimeDelta::seconds(90);
     let steps = [
-        (proxy_row("a", 2, now, Some(50)), (Some(50), Some(50))),
-        (proxy_row("b", 2, now, Some(30)), (Some(30), Some(30))),
-        (proxy_row("away", 2, stale, Some(10)), (Some(30), Some(10))),
-        (proxy_row("b", 2, now, Some(70)), (Some(50), Some(10))),
-        (proxy_row("silent", 1, stale, None), (Some(50), None)),
-        (proxy_row("silent", 1, now, None), (None, None)),
+        (proxy_row("a", 2, now, Some(50)), (Some(50), Some(50)), "a"),
+        (proxy_row("b", 2, now, Some(30)), (Some(30), Some(30)), "b"),
+        (proxy_row("away", 2, stale, Some(10)), (Some(30), Some(10)), "b"),
+        (proxy_row("b", 2, now, Some(70)), (Some(50), Some(10)), "a"),
+        (proxy_row("silent", 1, stale, None), (Some(50), None), "a"),
+        (proxy_row("silent", 1, now, None), (None, None), "silent"),
     ];
-    assert_eq!(proxies::reported(conn, fresh).await.expect("read"), (None, None), "nobody is there");
-    for (row, want) in steps {
+    let nobody = proxies::reported(conn, fresh).await.expect("read");
+    assert_eq!(nobody, proxies::Reported::default(), "nobody is there");
+    for (row, (connected_ms, all_ms), last) in steps {
         let id = row.proxy_id.clone();
         proxies::upsert(conn, &[row]).await.expect("write");
+        let want = proxies::Reported { connected_ms, all_ms, last: Some(last.to_owned()) };
         assert_eq!(proxies::reported(conn, fresh).await.expect("read"), want, "{id}");
     }
 }

@@ -31,6 +31,7 @@ list! {
     describe_counter INGESTED = "switchyard_usage_records_total", "Usage records received, by result: inserted, known, refused (kept as dead letters).";
     describe_counter INGEST_ERRORS = "switchyard_ingest_errors_total", "Usage batches that were not committed; the proxy sends them again.";
     describe_histogram INGEST_SECONDS = "switchyard_ingest_seconds", "Time to commit a batch of usage records.";
+    describe_gauge COMPARISON_HELD_UP = "switchyard_comparison_held_up", "1 while a connected proxy has delivered no records for ten minutes, so that no counter is compared with the ledger; the log names it.";
     describe_gauge ROLLUP_MISMATCHES = "switchyard_rollup_mismatches", "Sums of the last day that differ from the records.";
     describe_counter JOB_RUNS = "switchyard_job_runs_total", "Runs of background jobs, by job and result.";
     describe_gauge DB_IN_USE = "switchyard_db_connections_in_use", "Postgres connections on loan.";

@@ -175,6 +175,7 @@ fn spooling(config: &Config) -> spool::Options {
         segment_bytes: config.spool_segment_bytes,
         slots: config.spool_slots,
         failure: config.spool_failure,
+        outstanding: config.spool_outstanding,
     }
 }
 

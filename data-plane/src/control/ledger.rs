@@ -30,8 +30,13 @@ impl Ledger for Remote {
             let sums = |answer: pb::SpentAnswer| {
                 answer.buckets.into_iter().map(|bucket| (bucket.start_ms, bucket.nano_usd)).collect()
             };
-            let complete =
-                Complete { connected_ms: known(reply.complete_ms), all_ms: known(reply.all_complete_ms) };
+            // An older control plane answers what is not settled, too: that is nothing to compare counters with.
+            let is_asked = queries.iter().all(|query| !query.settled) || reply.settled;
+            let complete = if is_asked {
+                Complete { connected_ms: known(reply.complete_ms), all_ms: known(reply.all_complete_ms) }
+            } else {
+                Complete::default()
+            };
             Ok(Spent { sums: reply.answers.into_iter().map(sums).collect(), complete })
         })
     }

@@ -1,6 +1,7 @@
 //! What the reporter does with the spool: read, and acknowledge what was committed.
 
 use super::{Batch, Depth, Position, Spool, lock};
+use crate::clock::now_ms;
 use contract::pb;
 use prost::Message;
 use std::io;
@@ -100,7 +101,9 @@ impl Spool {
         let (view, records) = (log.view(), log.waiting());
         let (unwritten, bytes, bound) = (log.backlog.len(), log.bytes(), log.bound());
         let is_ordered = log.acked.ordinal >= self.shared.disordered.load(Ordering::Relaxed);
-        let on_disk = unwritten == 0 && !log.has_aside() && is_ordered;
+        let missing_ms = log.aside_ms().max(self.shared.refused_ms.load(Ordering::Relaxed));
+        let is_missed = missing_ms > 0 && now_ms() - missing_ms < self.shared.outstanding_ms;
+        let on_disk = unwritten == 0 && !is_missed && is_ordered;
         drop(log);
         let whole = on_disk && lock(&self.shared.left).is_empty();
         let mut oldest = lock(&self.shared.oldest);

@@ -8,11 +8,13 @@ use super::reader::{Extent, View, path};
 use super::segment::{FIRST, HEAD, TRIAL_BYTES};
 use super::trouble::{Backlog, Trouble};
 use super::{Error, Options, Position, SPOOL_DAMAGED};
+use crate::clock::now_ms;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// Segments hold no more, so that a look for whole frames in a damaged one has a bound.
 const MAX_SEGMENT_BYTES: u64 = 64 << 20;
@@ -51,6 +53,7 @@ pub(super) struct Log {
     pub(super) frames: u64,
     /// Bytes of segments that were set aside unread.
     aside: u64,
+    aside_ms: i64,
     damage: BTreeSet<(u64, u64)>,
     /// Wake the reader when so many have been appended.
     wake_at: u64,
@@ -80,6 +83,7 @@ impl Log {
             appended: 0,
             frames: 0,
             aside: 0,
+            aside_ms: 0,
             damage: BTreeSet::new(),
             wake_at: u64::MAX,
             trouble: None,
@@ -133,9 +137,10 @@ impl Log {
         self.frames + self.aside
     }
 
-    /// Whether segments were set aside unread.
-    pub(super) fn has_aside(&self) -> bool {
-        self.aside > 0
+    /// When the newest segment that was set aside was written last, Unix milliseconds: its records ended before. 0:
+    /// none was.
+    pub(super) fn aside_ms(&self) -> i64 {
+        self.aside_ms
     }
 
     /// Bytes at which it is full.
@@ -324,6 +329,11 @@ impl Log {
         };
         tracing::error!(segment = number, error = %why, "a spool segment cannot be read; it is set aside");
         self.note_damage([(number, 0)]);
+        // A name may change, and the process, but not when it was written.
+        let written = fs::metadata(path(&self.folder, number)).and_then(|meta| meta.modified());
+        let since_epoch = written.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let written_ms = since_epoch.and_then(|since| i64::try_from(since.as_millis()).ok());
+        self.aside_ms = self.aside_ms.max(written_ms.unwrap_or_else(now_ms));
         if fs::rename(path(&self.folder, number), path(&self.folder, number).with_extension(UNREAD)).is_ok() {
             self.aside += bytes;
         }

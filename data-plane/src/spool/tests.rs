@@ -11,7 +11,6 @@ use contract::usage::{Dialect, Outcome, TokenCounts, UsageSource};
 use faults::Faults;
 use prost::Message;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 struct Folder(PathBuf);
 
@@ -56,7 +55,8 @@ impl Folder {
 }
 
 pub(crate) fn options(folder: PathBuf, segment_bytes: u64, max_bytes: u64) -> Options {
-    Options { folder, max_bytes, segment_bytes, slots: 16, failure: SpoolFailure::Refuse }
+    let outstanding = Duration::from_secs(86_400);
+    Options { folder, max_bytes, segment_bytes, slots: 16, failure: SpoolFailure::Refuse, outstanding }
 }
 
 impl Drop for Folder {

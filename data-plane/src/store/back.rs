@@ -22,12 +22,22 @@ pub(super) struct Back {
     session_ttl: Duration,
     counters: Counters,
     line: Vec<Candidate>,
-    /// Whether the request brought its session; `None`: nobody knows.
-    fresh: Option<bool>,
+    /// Whether the request brought its session.
+    brought: Session,
     /// Whether the request does not count there.
     unsent: bool,
     /// When the store was asked, Unix milliseconds.
     asked_ms: i64,
+}
+
+/// What is known of the session of what is given back.
+#[derive(Clone, Copy)]
+enum Session {
+    Unknown,
+    WasThere,
+    Brought,
+    /// The store was told last then, Unix milliseconds, by this request.
+    BroughtAt(i64),
 }
 
 impl Back {
@@ -45,15 +55,17 @@ impl Back {
             session_ttl: ask.session_ttl,
             counters,
             line,
-            fresh: None,
+            brought: Session::Unknown,
             unsent: true,
             asked_ms: ask.now_ms,
         })
     }
 
-    /// What an admitted request took of its caller's counters.
-    pub(super) fn own(ask: &Ask<'_>, fresh: bool) -> Option<Self> {
-        Some(Self { fresh: Some(fresh), ..Self::of(ask, Line::default(), None, true)? })
+    /// What an admitted request took of its caller's counters. `brought_ms`: it brought its session, and told the store
+    /// then.
+    pub(super) fn own(ask: &Ask<'_>, brought_ms: Option<i64>) -> Option<Self> {
+        let brought = brought_ms.map_or(Session::WasThere, Session::BroughtAt);
+        Some(Self { brought, ..Self::of(ask, Line::default(), None, true)? })
     }
 
     /// What a request held at a provider that it left.
@@ -66,7 +78,7 @@ impl Back {
             session_ttl: ask.session_ttl,
             counters: hold.counters,
             line: Vec::new(),
-            fresh: Some(hold.fresh),
+            brought: if hold.fresh { Session::Brought } else { Session::WasThere },
             unsent,
             asked_ms: ask.now_ms,
         }
@@ -87,10 +99,11 @@ impl Back {
             bound: Bound::Known(None),
             line: Line { candidates: &self.line, complete: false },
             leave: None,
-            leaves: match self.fresh {
-                Some(true) => Leaves::Goes,
-                Some(false) => Leaves::Stays,
-                None => Leaves::Since((now_ms - self.asked_ms).max(0)),
+            leaves: match self.brought {
+                Session::Brought => Leaves::Goes,
+                Session::WasThere => Leaves::Stays,
+                Session::Unknown => Leaves::Since((now_ms - self.asked_ms).max(0)),
+                Session::BroughtAt(told_ms) => Leaves::Unshared((now_ms - told_ms).max(0)),
             },
             unsent: self.unsent,
         }

@@ -27,6 +27,7 @@ pub(super) struct Degraded {
     /// The last change was said, so its end is, too.
     said: AtomicBool,
     odd_said_ms: AtomicI64,
+    unusable_said_ms: AtomicI64,
 }
 
 impl Degraded {
@@ -44,6 +45,14 @@ impl Degraded {
         metrics::counter!(STORE_ERRORS, "kind" => error.kind()).increment(1);
         if is_time(&self.odd_said_ms) {
             tracing::warn!(%error, "requests are counted by this proxy alone; others are not concerned");
+        }
+    }
+
+    /// A counter's keys hold something else.
+    pub(super) fn unusable(&self, counter: &str, error: &StoreError) {
+        metrics::counter!(STORE_ERRORS, "kind" => error.kind()).increment(1);
+        if is_time(&self.unusable_said_ms) {
+            tracing::warn!(counter, %error, "Redis cannot count with this key: it is not compared with the ledger");
         }
     }
 

@@ -67,11 +67,18 @@ struct Entry {
     /// A settlement was lost, and Redis has not been told.
     unnoted: bool,
     rounds: u32,
+    /// Redis could not count with its keys: it is not compared before this.
+    parked_ms: i64,
     /// What was counted at a moment up to which the ledger was not complete yet.
     seen: Option<(i64, Look)>,
 }
 
 impl Entry {
+    /// It is compared at this time.
+    fn comes(&mut self, at_ms: i64) {
+        self.due_ms = at_ms.max(self.parked_ms);
+    }
+
     /// Whether it is of no use to compare it.
     fn is_over(&self, now_ms: i64, every_ms: i64) -> bool {
         let has_ended = self.what.counter.end_ms().is_some_and(|end| end + OVER_MS < now_ms);
@@ -132,6 +139,7 @@ impl Compare {
             touched_ms: now_ms(),
             unnoted: false,
             rounds: 0,
+            parked_ms: 0,
             seen: None,
             what: what.clone(),
         };
@@ -166,7 +174,8 @@ impl Compare {
     pub(super) fn lost(&self, what: Touched, ended_ms: i64) {
         let now = now_ms();
         self.entry(what, |entry| {
-            (entry.due_ms, entry.unnoted, entry.rounds) = (now, true, 0);
+            (entry.unnoted, entry.rounds) = (true, 0);
+            entry.comes(now);
             entry.need_ms = entry.need_ms.max(ended_ms);
         });
     }
@@ -174,7 +183,8 @@ impl Compare {
     /// It was seeded at this moment, when the ledger did not have everything yet.
     pub(super) fn seeded_early(&self, what: Touched, at_ms: i64) {
         self.entry(what, |entry| {
-            (entry.due_ms, entry.rounds) = (at_ms, 0);
+            entry.rounds = 0;
+            entry.comes(at_ms);
             entry.need_ms = entry.need_ms.max(at_ms);
         });
     }
@@ -183,7 +193,8 @@ impl Compare {
     pub(super) fn came_back(&self, what: Touched) {
         let now = now_ms();
         self.entry(what, |entry| {
-            (entry.due_ms, entry.rounds) = (now, 0);
+            entry.rounds = 0;
+            entry.comes(now);
             entry.need_ms = entry.need_ms.max(now + self.longest_ms);
         });
     }
@@ -217,7 +228,15 @@ impl Compare {
             .collect()
     }
 
-    /// Whether the ledger answered in time: asked for less, it may.
+    /// Redis cannot count with its keys, which nothing here can mend.
+    fn park(&self, key: &Bytes) {
+        let next_ms = now_ms() + self.every_ms;
+        if let Some(entry) = self.lock().entries.get_mut(key) {
+            (entry.due_ms, entry.parked_ms, entry.rounds, entry.seen) = (next_ms, next_ms, 0, None);
+        }
+    }
+
+    /// Whether Redis and the ledger answered in time: asked for less, they may.
     fn answered(&self, in_time: bool) {
         let size = self.batch.load(Ordering::Relaxed);
         let next = if in_time { (size * 2).min(BATCH) } else { (size / 2).max(1) };
@@ -247,7 +266,8 @@ impl Compare {
         if let Some(entry) = self.lock().entries.get_mut(key)
             && entry.need_ms < need_ms
         {
-            (entry.need_ms, entry.due_ms, entry.rounds) = (need_ms, now, 0);
+            (entry.need_ms, entry.rounds) = (need_ms, 0);
+            entry.comes(now);
         }
     }
 

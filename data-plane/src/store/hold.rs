@@ -56,7 +56,7 @@ impl Holding {
             session: ask.session.cloned(),
             session_ttl: ask.session_ttl,
             hold: hold.cloned(),
-            renewed_ms: ask.now_ms,
+            renewed_ms: now_ms(),
         };
         self.0.borrow_mut().insert(ask.request, held);
     }
@@ -70,9 +70,9 @@ impl Holding {
         self.begin(ask, false, hold);
     }
 
-    /// It has ended.
-    pub(super) fn end(&self, request: RequestId) {
-        self.0.borrow_mut().remove(&request);
+    /// It has ended; when a store was told last what it holds, if it held anything.
+    pub(super) fn end(&self, request: RequestId) -> Option<i64> {
+        self.0.borrow_mut().remove(&request).map(|held| held.renewed_ms)
     }
 
     /// Whose time it is.

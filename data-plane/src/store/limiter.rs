@@ -182,9 +182,12 @@ impl Limiter {
     /// to be settled.
     #[cold]
     pub fn withdraw(&self, ask: &Ask<'_>, fresh: bool) {
-        self.core.holding.end(ask.request);
+        let told_ms = self.core.holding.end(ask.request);
         if !self.core.leases.undo(ask.request) {
-            Back::own(ask, fresh).into_iter().for_each(|back| self.send(Job::Back(Box::new(back))));
+            // Others of the same new conversation may be served meanwhile.
+            Back::own(ask, told_ms.filter(|_| fresh))
+                .into_iter()
+                .for_each(|back| self.send(Job::Back(Box::new(back))));
         }
     }
 

@@ -85,7 +85,7 @@ impl RedisStore {
         for (slot, counters) in std::iter::once((charge.slot, charge.counters)).chain(theirs) {
             for counter in counters.iter().filter(|counter| counter.is_money()) {
                 if passed.len() < MAX_TOUCHED {
-                    passed.push((Touched::new(charge.home, slot, counter), charge.now_ms));
+                    passed.push((Touched::new(charge.home, slot, counter), charge.last_ms));
                 }
             }
         }

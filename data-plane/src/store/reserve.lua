@@ -13,7 +13,8 @@
 --       7  provider that the session is bound to; '' none, '?' as the binding says
 --       8  1: there are no other candidates, so without room at any of them nothing is taken
 --       9  what happens to the session where something is left or given back: k = stays, a = goes, or goes if it was
---          counted or renewed within so many ms
+--          counted or renewed within so many ms, u = goes, unless it was
+--          within so many ms
 --      10  1: the request does not count where it leaves
 --      11  the caller's group: "estimate kind limit a b entity ttl;.."
 --      12  the group that is left, in the same form; '' none
@@ -105,7 +106,10 @@ local function give_back(group)
       if ARGV[10] == '1' then redis.call('ZREM', spec.key, request) end
     elseif spec.kind == 's' and leaves ~= 'k' then
       local expiry = leaves ~= 'a' and tonumber(redis.call('ZSCORE', spec.key, member) or nil)
-      if leaves == 'a' or expiry and expiry >= now - tonumber(leaves) + member_ttl then
+      local unless = string.match(leaves, '^u(.*)$')
+      local counted = expiry and expiry - member_ttl
+      if leaves == 'a' or counted and unless and counted <= now - tonumber(unless)
+        or counted and not unless and counted >= now - tonumber(leaves) then
         redis.call('ZREM', spec.key, member)
       end
     end

@@ -267,6 +267,7 @@ async fn in_store<S: Store>(store: &S, settlement: &Settlement) -> Result<(), St
         slot: Slot::User(settlement.user),
         request: settlement.request,
         now_ms: settlement.now_ms,
+        last_ms: settlement.now_ms,
         age_ms: (now_ms() - settlement.now_ms).max(0),
         counters: &settlement.counters,
         actual: settlement.actual.unwrap_or_default(),

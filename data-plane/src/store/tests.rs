@@ -108,6 +108,7 @@ fn charge<'a>(reserve: &Reserve<'a>, actual: i64) -> Charge<'a> {
         slot: reserve.slot,
         request: reserve.request,
         now_ms: reserve.now_ms,
+        last_ms: reserve.now_ms,
         age_ms: 0,
         counters: reserve.counters,
         actual: NanoUsd(actual),

@@ -180,7 +180,9 @@ impl UsageIngest for Doors {
         };
         let queries = &request.get_ref().queries;
         let answers = queries.iter().filter(|query| query.id != 0).map(answer).collect();
-        Ok(Response::new(pb::SpentReply { answers, complete_ms: 5, all_complete_ms: 0 }))
+        // As a control plane that knows nothing of settled sums, but for id 9.
+        let settled = queries.iter().any(|query| query.id == 9 && query.settled);
+        Ok(Response::new(pb::SpentReply { answers, complete_ms: 5, all_complete_ms: 0, settled }))
     }
 }
 

@@ -111,6 +111,12 @@ async fn the_ledger_answers_question_by_question() {
     let spent = link.ledger().spent(&queries).await.expect("answer");
     assert_eq!(spent.sums, [[(7, 300)], [(8, 400)]]);
     assert_eq!((spent.complete.connected_ms, spent.complete.all_ms), (Some(5), None), "0: not known");
+    // Sums are only settled where the control plane says so.
+    for (id, complete_ms) in [(3, None), (9, Some(5))] {
+        let settled = SpentQuery { settled: true, ..ask(Scope::User(UserId(id)), 7) };
+        let spent = link.ledger().spent(&[settled]).await.expect("answer");
+        assert_eq!(spent.complete.connected_ms, complete_ms, "{id}");
+    }
     // The fake leaves out the question about id 0.
     let error = link.ledger().spent(&[ask(Scope::Key(KeyId(0)), 0)]).await.expect_err("one too few");
     assert!(error.to_string().contains("one answer per question"), "{error}");

@@ -283,6 +283,80 @@ async fn a_process_short_of_files_takes_no_segment_for_broken() {
     assert_eq!(all(&spool).await, [1, 2, 3, 4, 5, 6]);
 }
 
+const DAY_MS: i64 = 86_400_000;
+
+async fn drain(spool: &Spool) {
+    loop {
+        let batch = spool.next_batch(99, Duration::ZERO).await;
+        if batch.records.is_empty() {
+            return;
+        }
+        spool.acknowledge(batch.position);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_found_no_room_is_waited_for_but_not_for_ever() {
+    let mut frame = Vec::new();
+    segment::encode(&record(1), &mut frame).expect("encode");
+    let large = UsageRecord { error: Some("x".repeat(12 << 20)), ..record(1) };
+    for (failure, in_memory) in
+        [(SpoolFailure::Serve, false), (SpoolFailure::Serve, true), (SpoolFailure::Refuse, true)]
+    {
+        crate::clock::testing::set(contract::window::now_ms());
+        let folder = Folder::new("no-room");
+        let bound = if in_memory { 1 << 30 } else { frame.len() as u64 * 8 };
+        let (disk, options) = (Disk::default(), folder.options(1 << 20, bound));
+        let faults = Arc::clone(&disk.faults);
+        let spool = Spool::open_on(&Options { failure, ..options }, disk).expect("open");
+        assert!(spool.depth().whole);
+        if in_memory {
+            faults.fail(Op::Write, "", EIO);
+        }
+        let next = || if in_memory { large.clone() } else { record(1) };
+        let mut tries = 0;
+        while spool.append(&next(), None).is_ok() {
+            tries += 1;
+            assert!(tries < 20, "there is an end");
+        }
+        faults.mend();
+        spool.tend();
+        drain(&spool).await;
+        assert_eq!((spool.standing(), spool.depth().records), (Standing::Good, 0));
+        assert!(!spool.depth().whole, "the ledger lacks it, {failure:?} {in_memory}");
+        crate::clock::testing::step(DAY_MS - 60_000);
+        assert!(!spool.depth().whole);
+        crate::clock::testing::step(120_000);
+        assert!(spool.depth().whole, "{failure:?} {in_memory}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_that_was_set_aside_is_waited_for_but_not_for_ever() {
+    let folder = Folder::new("aside");
+    let (spool, faults) = folder.faulty(1 << 20);
+    spool.append(&record(1), None).expect("append");
+    drop(spool);
+    faults.mend();
+    for (written_ago, whole) in [(60, false), (2 * 86_400, true)] {
+        let segments = [folder.segments("seg"), folder.segments("unread")].concat();
+        let file = segments.iter().max_by_key(|path| fs::metadata(path).map_or(0, |meta| meta.len()));
+        let file = fs::File::options().write(true).open(file.expect("a segment")).expect("open");
+        let written = std::time::SystemTime::now() - Duration::from_secs(written_ago);
+        file.set_modified(written).expect("set");
+        let (spool, faults) = folder.faulty(1 << 20);
+        spool.append(&record(2), None).expect("append");
+        faults.fail(Op::Open, "", EIO);
+        let waiting =
+            tokio::time::timeout(Duration::from_secs(60), spool.next_batch(9, Duration::from_millis(1)));
+        assert!(waiting.await.is_err());
+        assert_eq!(folder.segments("unread").len(), 1, "{written_ago}");
+        faults.mend();
+        drain(&spool).await;
+        assert_eq!((spool.depth().records, spool.depth().whole), (0, whole), "{written_ago}");
+    }
+}
+
 /// On a real disk that is full, where this machine lets us make one.
 #[tokio::test]
 async fn a_full_file_system_is_a_smaller_bound_and_then_a_failure() {

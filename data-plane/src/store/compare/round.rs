@@ -10,6 +10,7 @@
 //! themselves.
 
 use super::super::limiter::Core;
+use super::super::redis::RedisStore;
 use super::super::{COUNTERS_CORRECTED, Complete, Known, SpentQuery, StoreError, seeding};
 use super::{Excess, Look, Touched};
 use crate::clock::now_ms;
@@ -32,11 +33,13 @@ pub(in crate::store) struct Sum {
 }
 
 impl Core {
-    /// One round. Whatever fails in it is done again later.
+    /// One round. Whatever fails in it is done again later, with fewer counters.
     pub(in crate::store) async fn compare(&self) {
         let result = self.compare_round().await;
-        self.shared.compare.busy.store(false, Ordering::Release);
+        let compare = &self.shared.compare;
+        compare.busy.store(false, Ordering::Release);
         if let Err(error) = result {
+            compare.answered(false);
             tracing::debug!(error, "counters were not compared with the ledger; they are again later");
         }
     }
@@ -45,7 +48,8 @@ impl Core {
         let compare = &self.shared.compare;
         let Some(redis) = self.usable() else { return Ok(()) };
         for home in compare.noting() {
-            for (key, need_ms) in redis.notes(home).await.map_err(text)? {
+            // Where one owner's notes cannot be read, its counters are compared from time to time all the same.
+            for (key, need_ms) in ours(redis.notes(home).await)?.unwrap_or_default() {
                 compare.read(&key, need_ms);
             }
         }
@@ -57,17 +61,18 @@ impl Core {
             return Ok(());
         }
         for (what, _) in batch.iter().filter(|(_, unnoted)| *unnoted) {
-            redis.note(what, now_ms()).await.map_err(text)?;
-            compare.noted(&what.key);
+            if ours(redis.note(what, now_ms()).await)?.is_some() {
+                compare.noted(&what.key);
+            }
         }
-        let list: Vec<Touched> = batch.into_iter().map(|(what, _)| what).collect();
         let looked_ms = now_ms();
-        let only_look: Vec<Sum> = list.iter().map(|_| Sum::default()).collect();
-        let looks = redis.compare(&list, &only_look, 0).await.map_err(text)?;
+        let only_look: Vec<Sum> = batch.iter().map(|_| Sum::default()).collect();
+        let list: Vec<Touched> = batch.into_iter().map(|(what, _)| what).collect();
+        let looks = self.compare_in(redis, &list, &only_look, 0).await.map_err(text)?;
+        let (list, looks): (Vec<Touched>, Vec<Look>) =
+            list.into_iter().zip(looks).filter_map(|(what, look)| Some((what, look?))).unzip();
         tokio::time::sleep(self.shared.options.compare_pause).await;
-        let asked = self.ask_ledger(&list, &looks).await;
-        compare.answered(asked.is_ok());
-        let (known, complete) = asked?;
+        let (known, complete) = self.ask_ledger(&list, &looks).await?;
         tokio::time::sleep(self.shared.options.compare_pause).await;
         let mut sums = Vec::with_capacity(list.len());
         let mut found = Vec::with_capacity(list.len());
@@ -79,19 +84,53 @@ impl Core {
             found.push(excess);
         }
         let behind_ms = complete.connected_ms.map_or(i64::MAX / 4, |at| (now_ms() - at).max(0));
-        let after = redis.compare(&list, &sums, behind_ms).await.map_err(text)?;
+        let after = self.compare_in(redis, &list, &sums, behind_ms).await.map_err(text)?;
         for (at, (what, excess)) in list.iter().zip(found).enumerate() {
-            if let Some(change) = after[at].change {
+            let Some(after) = &after[at] else { continue };
+            if let Some(change) = after.change {
                 metrics::counter!(COUNTERS_CORRECTED, "change" => change).increment(1);
                 tracing::info!(counter = %String::from_utf8_lossy(&what.key), change, "a counter did not fit the ledger");
             }
             // One that was seeded meanwhile was not looked at.
-            let is_compared = looks[at].count >= 0 || after[at].count < 0;
+            let is_compared = looks[at].count >= 0 || after.count < 0;
             if is_compared && let Some(need_ms) = compare.compared(&what.key, complete, excess) {
-                redis.forget_note(what, need_ms).await.map_err(text)?;
+                ours(redis.forget_note(what, need_ms).await)?;
             }
         }
+        compare.answered(true);
         Ok(())
+    }
+
+    /// See [`RedisStore::compare`]. A key that Redis cannot count with fails all that are asked with it: then each is
+    /// asked alone, and `None` are those whose own keys are to blame; they wait for the next regular round. What was
+    /// done before the failure is not done again.
+    async fn compare_in(
+        &self,
+        redis: &RedisStore,
+        list: &[Touched],
+        sums: &[Sum],
+        behind_ms: i64,
+    ) -> Result<Vec<Option<Look>>, StoreError> {
+        match redis.compare(list, sums, behind_ms).await {
+            Ok(looks) => return Ok(looks.into_iter().map(Some).collect()),
+            Err(error) if error.is_everybodys() => return Err(error),
+            Err(_) => {}
+        }
+        let mut looks = Vec::with_capacity(list.len());
+        for (what, sum) in list.iter().zip(sums) {
+            let one = redis.compare(std::slice::from_ref(what), std::slice::from_ref(sum), behind_ms).await;
+            looks.push(match one {
+                Err(error) if error.is_everybodys() => return Err(error),
+                Err(error) => {
+                    self.shared.compare.park(&what.key);
+                    let counter = String::from_utf8_lossy(&what.key);
+                    self.shared.degraded.unusable(&counter, &error);
+                    None
+                }
+                Ok(look) => look.into_iter().next(),
+            });
+        }
+        Ok(looks)
     }
 
     /// What the ledger has of each, where that can be compared, and how complete it is.
@@ -128,6 +167,14 @@ impl Core {
 
 fn text(error: StoreError) -> String {
     error.to_string()
+}
+
+/// `None`: something is wrong with these keys alone.
+fn ours<T>(result: Result<T, StoreError>) -> Result<Option<T>, String> {
+    match result {
+        Err(error) if error.is_everybodys() => Err(text(error)),
+        other => Ok(other.ok()),
+    }
 }
 
 /// Whether the counter was above the ledger when it was looked at.

@@ -107,7 +107,9 @@ struct Session {
 pub(in crate::store) struct Unsent {
     id: RequestId,
     nano: i64,
+    /// When the first of its requests ended, and the last.
     ended_ms: i64,
+    last_ms: i64,
     told_memory: bool,
 }
 
@@ -120,9 +122,10 @@ struct State {
     open: u32,
     /// Their estimates.
     in_flight: i64,
-    /// Cost of those that have ended since the last charge, and when the first of them did.
+    /// Cost of those that have ended since the last charge, and when the first of them did, and the last.
     spent: i64,
     spent_ms: i64,
+    spent_last_ms: i64,
     /// The oldest first; more than one only while Redis is away.
     unsent: VecDeque<Unsent>,
     sessions: HashMap<u64, Session>,
@@ -193,15 +196,17 @@ impl State {
             self.close();
         }
         if self.spent == 0 {
-            self.spent_ms = at_ms;
+            (self.spent_ms, self.spent_last_ms) = (at_ms, at_ms);
         }
+        self.spent_last_ms = self.spent_last_ms.max(at_ms);
         self.spent = self.spent.saturating_add(nano);
     }
 
     /// What was spent so far becomes a charge of its own.
     fn close(&mut self) {
         let (nano, ended_ms) = (std::mem::take(&mut self.spent), self.spent_ms);
-        self.unsent.push_back(Unsent { id: fresh_id(ended_ms), nano, ended_ms, told_memory: false });
+        let (id, last_ms) = (fresh_id(ended_ms), self.spent_last_ms);
+        self.unsent.push_back(Unsent { id, nano, ended_ms, last_ms, told_memory: false });
     }
 }
 
@@ -221,6 +226,7 @@ impl Holder {
                 in_flight: 0,
                 spent: 0,
                 spent_ms: 0,
+                spent_last_ms: 0,
                 unsent: VecDeque::new(),
                 sessions: HashMap::new(),
                 touched: false,
@@ -336,6 +342,7 @@ impl Holder {
             slot: Slot::User(self.user),
             request: unsent.id,
             now_ms: unsent.ended_ms,
+            last_ms: unsent.last_ms,
             age_ms: (now_ms() - unsent.ended_ms).max(0),
             counters: money,
             actual: NanoUsd(unsent.nano),
@@ -489,6 +496,11 @@ mod tests {
         };
         spend(1_000, 5);
         spend(3_000, 7);
+        spend(2_000, 0);
+        let both = holder.unsent().expect("a charge");
+        let money = holder.money();
+        let charge = holder.charge(&both, &money);
+        assert_eq!((charge.now_ms, charge.last_ms), (1_000, 3_000), "the time of the first, and of the last");
         assert_eq!(charges(), [(1_000, 12)]);
         // An outage of Redis: what is being sent stays as it is.
         spend(10_000, 1);

@@ -178,6 +178,7 @@ impl Account {
                         (Leaves::Stays, _) | (_, None) => false,
                         (Leaves::Goes, Some(_)) => true,
                         (Leaves::Since(age_ms), Some(expires)) => counted_ms(*expires) >= now - age_ms,
+                        (Leaves::Unshared(age_ms), Some(expires)) => counted_ms(*expires) <= now - age_ms,
                     };
                     if goes {
                         members.remove(&member);

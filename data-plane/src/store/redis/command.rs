@@ -8,6 +8,9 @@ use crate::limit::Counter;
 use contract::ids::ProviderId;
 use smallvec::SmallVec;
 
+/// Both clocks count whole milliseconds.
+const ROUNDING_MS: i64 = 2;
+
 impl RedisStore {
     /// The command for `settle.lua`, and how many of its parts are keys. `provider`: as far as it has something to settle.
     pub(super) fn statement(
@@ -88,6 +91,7 @@ impl RedisStore {
             Leaves::Stays => pack.bytes(b"k"),
             Leaves::Goes => pack.bytes(b"a"),
             Leaves::Since(age_ms) => pack.number(age_ms),
+            Leaves::Unshared(age_ms) => pack.bytes(format!("u{}", age_ms - ROUNDING_MS).as_bytes()),
         }
         let unsent = reserve.leave.map_or(reserve.unsent, |leave| leave.unsent);
         pack.number(i64::from(unsent));

@@ -32,8 +32,11 @@ async fn look(store: &RedisStore, counter: &Counter) -> Look {
 /// Charges a request that ended so long ago.
 async fn charged(store: &RedisStore, counters: &[Counter], ago_ms: i64, amount: i64) {
     let one = Reserve { now_ms: now(), ..ask(counters) };
-    store.settle(&Charge { age_ms: ago_ms, ..charge(&one, amount) }).await.expect("settle");
+    store.settle(&Charge { age_ms: ago_ms, last_ms: LAST, ..charge(&one, amount) }).await.expect("settle");
 }
+
+/// When the last of several requests ended that were charged at once.
+const LAST: i64 = NOW + 7;
 
 #[tokio::test]
 async fn what_is_below_is_raised_and_what_is_above_stays() {
@@ -77,6 +80,7 @@ async fn what_is_below_is_raised_and_what_is_above_stays() {
         assert_eq!(look(&store, &counter).await.count, want + more, "{window:?}");
         let passed = store.passed.take();
         assert_eq!(passed.len(), usize::from(change.is_some()), "what was left out is looked for later");
+        assert!(passed.iter().all(|(_, ended_ms)| *ended_ms == LAST), "up to the last that was left out");
         charged(&store, &counters, 20_000, 100).await;
         assert_eq!(look(&store, &counter).await.count, want + more + 100, "{window:?}");
     }
@@ -378,5 +382,50 @@ fn what_was_seeded_while_reports_were_outstanding_is_compared_again() {
         book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
         eventually("raised", async || worker.counted(&counters).await == 130).await;
         worker.stop().await;
+    });
+}
+
+#[test]
+fn a_key_that_redis_cannot_count_with_keeps_no_other_from_being_compared() {
+    local(async {
+        let server = RedisServer::start();
+        let book: Arc<Book> = Arc::default();
+        let worker = Worker::start(quick(with_redis(&server)), &book).await;
+        let counters = [usd(DAY, 1_000, now()), usd(Window::Month, 1_000, now())];
+        let _ = worker.reserve(&counters).await;
+        let broken = touched(&counters[0]);
+        let name = String::from_utf8(broken.key.to_vec()).expect("a name");
+        for name in [&*name, "sw:{o1}:compare"] {
+            server.command(&["SET", name, "x"]);
+        }
+        book.sum.store(70, Ordering::SeqCst);
+        book.complete_ms.store(now() + 3_600_000, Ordering::SeqCst);
+        let compare = &worker.limiter.core_for_tests().shared.compare;
+        counters.iter().for_each(|counter| compare.lost(touched(counter), now()));
+        eventually("raised", async || worker.counted(&counters[1..]).await == 70).await;
+        compare.lost(broken.clone(), now());
+        let due = compare.due_for_tests();
+        assert!(due.iter().all(|what| what.key != broken.key), "it waits for the next regular round");
+        worker.stop().await;
+    });
+}
+
+#[test]
+fn after_an_error_of_redis_fewer_are_compared_at_once() {
+    local(async {
+        let server = RedisServer::start();
+        let ledger: Arc<dyn crate::store::Ledger> = Arc::new(Book::default());
+        let shared = crate::store::Shared::new(quick(with_redis(&server)), Some(ledger));
+        // Nobody runs the other half.
+        let (limiter, _settler) = crate::store::Limiter::open(shared).await.expect("limiter");
+        let core = limiter.core_for_tests();
+        for user in 1..=500 {
+            let counter = counter(Scope::User(UserId(user)), Measure::Usd, DAY, user, now());
+            core.shared.compare.touched(touched(&counter));
+        }
+        server.freeze(true);
+        core.compare().await;
+        server.freeze(false);
+        assert_eq!(core.shared.compare.due_for_tests().len(), 100);
     });
 }

@@ -178,3 +178,32 @@ fn ten_requests_that_moved_on_leave_no_session_at_the_first_provider() {
         }
     }
 }
+
+#[test]
+fn a_withdrawn_request_leaves_its_session_to_others_that_are_served() {
+    for shared in [false, true] {
+        local(async {
+            let server = RedisServer::start();
+            let book: Arc<Book> = Arc::default();
+            let worker = Worker::start(with_redis(&server), &book).await;
+            let counters = [sessions(1)];
+            let asked: Counters = counters.iter().cloned().collect();
+            let session: Arc<str> = Arc::from("new");
+            let ask = claim(request(), &asked, Some(&session), 0);
+            let admitted = worker.limiter.reserve(&ask, Line::default()).await;
+            assert!(matches!(admitted, Admission::Admitted { fresh: true, .. }));
+            let begun_ms = now();
+            eventually("a while", async || now() > begun_ms + 50).await;
+            if shared {
+                let (_, other) = worker.reserve_for(Some("new"), &counters, 0, &[]).await;
+                assert!(matches!(other, Admission::Admitted { fresh: false, .. }));
+            }
+            worker.limiter.withdraw(&ask, true);
+            worker.stop().await;
+            let after = Worker::start(with_redis(&server), &book).await;
+            let (_, stranger) = after.reserve_for(Some("stranger"), &counters, 0, &[]).await;
+            assert_eq!(matches!(stranger, Admission::Refused(_)), shared);
+            after.stop().await;
+        });
+    }
+}

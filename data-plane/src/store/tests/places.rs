@@ -252,6 +252,15 @@ async fn giving_back_what_may_have_been_taken<S: Store>(store: &S) {
     let low = [sessions(1)];
     let check = Reserve { mode: Mode::Check, now_ms: NOW + 60, ..ask(&low) };
     assert_eq!(over(&reserve(store, &check).await), Some((0, 1)));
+    // One that others have counted again since stays, and goes if they have not.
+    reserve(store, &Reserve { now_ms: NOW + 70, ..other }).await;
+    for (age_ms, stays) in [(50, true), (10, false)] {
+        let leaves = Leaves::Unshared(age_ms);
+        let own = Reserve { mode: Mode::Back, leaves, line: Line::default(), now_ms: NOW + 90, ..other };
+        reserve(store, &own).await;
+        let check = Reserve { now_ms: NOW + 90, ..check };
+        assert_eq!(over(&reserve(store, &check).await), stays.then_some((0, 1)), "{age_ms}");
+    }
 }
 
 async fn a_failed_provider_keeps_no_new_session<S: Store>(store: &S) {
