@@ -23,12 +23,12 @@ use contract::ids::ProviderId;
 use contract::table::DEFAULT_GROUP;
 use contract::usage::Dialect;
 use cost::Answered;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Limited};
 use llm::usage::{FakeSuccess, fake_success};
 use request::Question;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -49,10 +49,11 @@ pub struct Prober {
     metrics: Arc<Metrics>,
     limiter: Limiter,
     client: Client,
-    plans: HashMap<ProviderId, Plan>,
 }
 
-/// When a provider may be asked next.
+/// When each provider may be asked next.
+type Plans = HashMap<ProviderId, Plan>;
+
 struct Plan {
     next: Instant,
     pause: Duration,
@@ -77,32 +78,45 @@ impl Prober {
     /// For the thread that `limiter` and `client` belong to.
     pub fn new(parts: Parts, limiter: Limiter, client: Client) -> Self {
         let Parts { config, table, health, spool, metrics } = parts;
-        Self { config, table, health, spool, metrics, limiter, client, plans: HashMap::new() }
+        Self { config, table, health, spool, metrics, limiter, client }
     }
 
     /// Goes on for ever.
-    pub async fn run(mut self) {
+    pub async fn run(self) {
         let tick = TICK.min(self.config.health_probe_first);
+        let mut plans = Plans::new();
+        // Who waits for a question or for its answer; at most all providers, and none of them twice.
+        let mut busy = BTreeSet::new();
+        let mut waiting = VecDeque::new();
+        // One that says nothing must not hold up the others, those of later turns neither.
+        let mut asked = FuturesUnordered::new();
         loop {
-            let suspects = tokio::select! {
-                suspects = self.health.suspected() => suspects,
-                () = sleep(tick) => BTreeSet::new(),
-            };
-            let mut due: Vec<ProviderId> = suspects.into_iter().filter(|id| self.may_confirm(*id)).collect();
-            due.extend(self.may_ask_again().await);
-            // One that says nothing must not hold up the others.
-            let prober = &self;
-            stream::iter(due).for_each_concurrent(AT_ONCE, |id| prober.look(id)).await;
+            let mut suspects = BTreeSet::new();
+            tokio::select! {
+                taken = self.health.suspected() => suspects = taken,
+                Some(id) = asked.next() => { busy.remove(&id); }
+                () = sleep(tick) => {}
+            }
+            // What comes of the question under way holds for the suspicions that were raised meanwhile.
+            suspects.retain(|id| !busy.contains(id) && self.may_confirm(&mut plans, *id));
+            waiting.extend(suspects.iter().map(|id| (*id, None)));
+            busy.append(&mut suspects);
+            for (id, pause) in self.may_ask_again(&mut plans, &busy) {
+                waiting.push_back((id, Some(pause)));
+                busy.insert(id);
+            }
+            let free = AT_ONCE.saturating_sub(asked.len()).min(waiting.len());
+            asked.extend(waiting.drain(..free).map(|(id, pause)| self.take_turn(id, pause)));
         }
     }
 
     /// Callers were refused. However often they are, the provider is asked once in a while only.
-    fn may_confirm(&mut self, id: ProviderId) -> bool {
+    fn may_confirm(&self, plans: &mut Plans, id: ProviderId) -> bool {
         let now = Instant::now();
         let first = self.config.health_probe_first;
-        self.plans.retain(|_, plan| now < plan.next + self.config.health_probe_max);
-        if self.plans.get(&id).is_none_or(|plan| plan.next <= now) {
-            self.plans.insert(id, Plan { next: now + first, pause: first });
+        plans.retain(|_, plan| now < plan.next + self.config.health_probe_max);
+        if plans.get(&id).is_none_or(|plan| plan.next <= now) {
+            plans.insert(id, Plan { next: now + first, pause: first });
             return true;
         }
         if let Some(up) = self.table.load().upstream(id) {
@@ -113,24 +127,34 @@ impl Prober {
         false
     }
 
-    /// Those that are refused are asked at growing pauses, each by one proxy of the fleet.
-    async fn may_ask_again(&mut self) -> Vec<ProviderId> {
+    /// Those that are refused are asked at growing pauses.
+    fn may_ask_again(&self, plans: &mut Plans, busy: &BTreeSet<ProviderId>) -> Vec<(ProviderId, Duration)> {
         let mut due = Vec::new();
-        for id in self.health.refused() {
+        for id in self.health.refused().difference(busy).copied() {
             let (first, most) = (self.config.health_probe_first, self.config.health_probe_max);
             let now = Instant::now();
-            let plan = self.plans.entry(id).or_insert_with(|| Plan { next: now + first, pause: first });
+            let plan = plans.entry(id).or_insert_with(|| Plan { next: now + first, pause: first });
             if now < plan.next {
                 continue;
             }
             let pause = plan.pause;
             plan.pause = pause.saturating_mul(2).min(most);
             plan.next = now + plan.pause;
-            if self.limiter.elected(&format!("probe:{id}"), pause).await {
-                due.push(id);
-            }
+            due.push((id, pause));
         }
         due
+    }
+
+    /// Looks at one provider. One that is asked again is asked by one proxy of the fleet in each `pause`.
+    async fn take_turn(&self, id: ProviderId, pause: Option<Duration>) -> ProviderId {
+        let is_mine = match pause {
+            Some(pause) => self.limiter.elected(&format!("probe:{id}"), pause).await,
+            None => true,
+        };
+        if is_mine {
+            self.look(id).await;
+        }
+        id
     }
 
     async fn look(&self, id: ProviderId) {

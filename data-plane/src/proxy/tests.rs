@@ -21,6 +21,7 @@ mod interrupted;
 mod model;
 mod money;
 mod nature;
+mod probing;
 mod resources;
 mod silence;
 mod stranger;

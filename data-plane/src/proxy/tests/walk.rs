@@ -9,13 +9,14 @@ use super::ledger::Ledger;
 use crate::app::Common;
 use crate::clock;
 use crate::config::Config;
+use crate::probe::{Parts, Prober};
 use crate::proxy::{Proxy, Shared, interrupted};
 use crate::store::Limiter;
 use crate::table::{Builder, Change, RawSection, fixtures};
 use crate::tasks;
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Client;
 use crate::upstream::memory::Network;
+use crate::upstream::{Client, Settings};
 use contract::ids::{KeyId, ProviderId, UserId};
 use contract::pb;
 use contract::table::{Health, Limit, Measure, ModelPrice, Provider, Rows, Scope};
@@ -64,6 +65,7 @@ pub struct Walk {
 struct Running {
     proxy: Rc<Proxy>,
     shared: Arc<Shared>,
+    upstream: Settings,
     settler: JoinHandle<()>,
     /// Set by a kill: what is under way vanishes without an end of its own.
     killed: Rc<Cell<bool>>,
@@ -148,7 +150,8 @@ impl Walk {
         let client = Client::within(self.network.clone(), common.upstream.clone());
         let proxy = Proxy::new(Arc::clone(&common.proxy), limiter, client);
         let (killed, calls) = (Rc::default(), RefCell::default());
-        self.running = Some(Running { proxy, shared: common.proxy, settler, killed, calls });
+        self.running =
+            Some(Running { proxy, shared: common.proxy, upstream: common.upstream, settler, killed, calls });
         self.publish();
         interrupted::record_left(self.shared());
     }
@@ -236,6 +239,20 @@ impl Walk {
     pub async fn quiet(&self) {
         // Paused time goes on only when no task can.
         tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// Lets the gateway ask providers by itself, until it is aborted.
+    pub fn probe(&self) -> JoinHandle<()> {
+        let (shared, proxy) = (self.shared(), &self.running().proxy);
+        let parts = Parts {
+            config: Arc::clone(&shared.config),
+            table: shared.table.clone(),
+            health: shared.health.clone(),
+            spool: shared.spool.clone(),
+            metrics: Arc::clone(&shared.metrics),
+        };
+        let client = Client::within(self.network.clone(), self.running().upstream.clone());
+        tokio::task::spawn_local(Prober::new(parts, proxy.limiter.clone(), client).run())
     }
 
     /// Reports what the spool holds to the ledger and returns it.
