@@ -176,26 +176,27 @@ impl Prober {
 
     /// The cheapest question first; what it cannot answer, the next one does.
     async fn ask(&self, table: &Snapshot, up: &Upstream) -> Probe {
-        let mut probe = Probe::Unclear;
         for question in request::questions(up) {
-            probe = self.put(table, up, &question).await;
-            // Where tokens are not counted, the model may be asked all the same.
-            let goes_on = probe == Probe::Accepted || probe == Probe::Failed && !question.is_metered();
-            if !goes_on {
-                return probe;
+            match self.put(table, up, &question).await {
+                // The next model may be there.
+                None => {}
+                // Where tokens are not counted, the model may be asked all the same.
+                Some(Probe::Accepted | Probe::Failed) if !question.is_metered() => {}
+                Some(probe) => return probe,
             }
         }
-        probe
+        Probe::Unclear
     }
 
-    async fn put(&self, table: &Snapshot, up: &Upstream, question: &Question) -> Probe {
+    /// `None`: the model is missing, which says nothing.
+    async fn put(&self, table: &Snapshot, up: &Upstream, question: &Question) -> Option<Probe> {
         let (began, started_at_ms) = (Instant::now(), now_ms());
-        let Ok(request) = question.for_provider(up) else { return Probe::Unclear };
+        let Ok(request) = question.for_provider(up) else { return Some(Probe::Unclear) };
         let patience = self.config.health_probe_timeout;
         let response = match self.client.send(up, request, patience).await {
             Ok(response) => response,
-            Err(failure) if matches!(failure.class, FailureClass::Local(_)) => return Probe::Unclear,
-            Err(_) => return Probe::Failed,
+            Err(failure) if matches!(failure.class, FailureClass::Local(_)) => return Some(Probe::Unclear),
+            Err(_) => return Some(Probe::Failed),
         };
         let (head, body) = response.into_parts();
         let text = match Limited::new(body, MAX_ANSWER).collect().await {
@@ -225,8 +226,8 @@ impl Prober {
     }
 }
 
-/// What an answer says of the credential.
-fn judged(question: &Question, status: u16, text: &[u8]) -> Probe {
+/// What an answer says of the credential; `None`: it says only that there is no such model.
+fn judged(question: &Question, status: u16, text: &[u8]) -> Option<Probe> {
     let fake = fake_success(None, text);
     let error = match &fake {
         Some(FakeSuccess::Error(error)) => Some(error),
@@ -234,7 +235,7 @@ fn judged(question: &Question, status: u16, text: &[u8]) -> Probe {
     };
     let is_good = (200..300).contains(&status);
     if is_good && error.is_none() {
-        return if text.is_empty() { Probe::Failed } else { Probe::Accepted };
+        return Some(if text.is_empty() { Probe::Failed } else { Probe::Accepted });
     }
     let place = if is_good { Place::Document } else { Place::Status };
     let text = String::from_utf8_lossy(text);
@@ -243,15 +244,16 @@ fn judged(question: &Question, status: u16, text: &[u8]) -> Probe {
     let case =
         Case { kind, repeatable: false, place, status, error, text: &text, retry_after: None, request: &[] };
     let judgement = judge(&case);
-    match judgement.whose {
+    Some(match judgement.whose {
         Whose::Credential => Probe::Refused,
         // It was read, so whoever sent it was let in. A path that is not there may stand before the door, and so may a
         // model that is not: only one that everybody knows is missing behind it.
         Whose::Caller => Probe::Accepted,
         Whose::Model if judgement.meant == 404 && question.is_common() => Probe::Accepted,
+        Whose::Model if !question.is_common() => return None,
         Whose::Provider => Probe::Failed,
         Whose::Model | Whose::RateLimit | Whose::Ours => Probe::Unclear,
-    }
+    })
 }
 
 /// Whether in some pool of its own (an owner's providers of one protocol and one group) no other can be used.

@@ -1,4 +1,4 @@
-//! What the gateway asks by itself: the smallest call of the provider's kind, for a model that it is known to serve.
+//! What the gateway asks by itself: the smallest call of the provider's kind, for models that it may serve.
 //! Pure.
 
 use crate::table::Upstream;
@@ -75,9 +75,13 @@ impl Question {
     }
 }
 
-/// What a provider is asked, the cheapest first: only if the last answer is good, too, its credential is.
+/// What a provider is asked until an answer tells: of each model that it may serve the cheapest question first.
 pub fn questions(up: &Upstream) -> Vec<Question> {
-    let (model, common) = model(up);
+    models(up).into_iter().flat_map(|(model, common)| about(up, model, common)).collect()
+}
+
+/// The questions about one model: only if the answer to the last one is good, too, the credential is.
+fn about(up: &Upstream, model: &str, common: bool) -> Vec<Question> {
     let said = json!([{"role": "user", "content": "hi"}]);
     let question = |dialect, kind, tail, body: serde_json::Value| {
         let body = Bytes::from(body.to_string());
@@ -106,23 +110,26 @@ pub fn questions(up: &Upstream) -> Vec<Question> {
     }
 }
 
-/// One that it served since the table was loaded; else one that its rules name; else a common one, whose absence it
-/// tells only to those that it lets in.
-fn model(up: &Upstream) -> (&str, bool) {
-    let named = |rule: &'_ contract::table::ModelRule| (rule.match_type == MatchType::Exact).then_some(());
-    let target = || up.row.redirects.iter().find_map(|rule| rule.target.as_deref());
-    let allowed = || {
-        let rules = up.row.allowed_models.iter();
-        rules.filter(|rule| named(rule).is_some()).map(|rule| up.redirect(&rule.pattern)).next()
-    };
+/// One that it served since the table was loaded, and those that its rules name; each of them may be gone. In the end a
+/// common one, whose absence it tells only to those that it lets in.
+fn models(up: &Upstream) -> Vec<(&str, bool)> {
+    let target = up.row.redirects.iter().find_map(|rule| rule.target.as_deref());
+    let exact = up.row.allowed_models.iter().find(|rule| rule.match_type == MatchType::Exact);
+    let allowed = exact.map(|rule| up.redirect(&rule.pattern));
     let common = match up.row.kind {
         ProviderKind::Claude | ProviderKind::ClaudeAuth => "claude-haiku-4-5",
         ProviderKind::Codex => "gpt-5-codex",
         ProviderKind::OpenAiCompatible => "gpt-4o-mini",
         ProviderKind::Gemini | ProviderKind::GeminiCli => "gemini-2.5-flash",
     };
-    let own = up.served.get().map(|model| &**model).or_else(target).or_else(allowed);
-    own.map_or((common, true), |own| (own, own == common))
+    let mut models: Vec<(&str, bool)> = Vec::new();
+    for model in [up.served.get().map(|model| &**model), target, allowed, Some(common)].into_iter().flatten()
+    {
+        if models.iter().all(|(have, _)| *have != model) {
+            models.push((model, model == common));
+        }
+    }
+    models
 }
 
 /// Whether it is one of Anthropic's own hosts, which count tokens for nothing; relays may not have the path.

@@ -39,7 +39,7 @@ fn the_smallest_call_of_a_kind_is_asked_and_tokens_are_counted_only_where_that_i
 }
 
 #[test]
-fn a_model_that_is_served_is_asked_for() {
+fn models_that_may_be_served_are_asked_for_and_a_common_one_in_the_end() {
     let rule = |pattern: &str, target: Option<&str>| ModelRule {
         pattern: pattern.to_owned(),
         match_type: MatchType::Exact,
@@ -48,13 +48,27 @@ fn a_model_that_is_served_is_asked_for() {
     let plain = Provider { kind: ProviderKind::OpenAiCompatible, ..provider(1) };
     let allowed = Provider { allowed_models: vec![rule("only", None)], ..plain.clone() };
     let redirected = Provider { redirects: vec![rule("only", Some("other"))], ..allowed.clone() };
-    for (row, model) in [(plain.clone(), "gpt-4o-mini"), (allowed, "only"), (redirected, "other")] {
-        assert!(lines(row)[0].contains(&format!(r#""model":"{model}""#)), "{model}");
+    let common = "gpt-4o-mini";
+    for (row, served, models) in [
+        (plain.clone(), None, &[common][..]),
+        (allowed.clone(), None, &["only", common]),
+        (redirected.clone(), None, &["other", common]),
+        (plain.clone(), Some("seen"), &["seen", common]),
+        (plain, Some(common), &[common]),
+        (allowed, Some("seen"), &["seen", "only", common]),
+        (redirected, Some("seen"), &["seen", "other", common]),
+    ] {
+        let up = up(row);
+        served.into_iter().for_each(|model| up.has_served(llm::EndpointKind::ChatCompletions, model));
+        let questions = request::questions(&up);
+        assert_eq!(questions.iter().map(Question::model).collect::<Vec<_>>(), models);
+        for question in &questions {
+            let sent = question.for_provider(&up).expect("request").bytes();
+            let model = format!(r#""model":"{}""#, question.model());
+            assert!(String::from_utf8(sent).expect("text").contains(&model), "{model}");
+            assert_eq!(question.is_common(), question.model() == common, "{model}");
+        }
     }
-    let up = up(plain);
-    up.served.set("seen".into()).expect("first");
-    let sent = request::questions(&up)[0].for_provider(&up).expect("request").bytes();
-    assert!(String::from_utf8(sent).expect("text").contains(r#""model":"seen""#));
 }
 
 #[test]
@@ -74,18 +88,19 @@ fn only_what_says_so_is_a_refusal() {
         (say, 400, r#"{"error":{"type":"invalid_request_error","message":"x"}}"#, Probe::Accepted),
         (say, 400, r#"{"error":{"message":"Your credit balance is too low"}}"#, Probe::Refused),
         (say, 404, r#"{"error":{"type":"not_found_error","message":"model: x"}}"#, Probe::Accepted),
-        (count, 404, "", Probe::Unclear),
         (say, 429, "", Probe::Unclear),
         (say, 529, "", Probe::Failed),
         (count, 500, "", Probe::Failed),
     ] {
-        assert_eq!(judged(question, status, text.as_bytes()), probe, "{status} {text}");
+        assert_eq!(judged(question, status, text.as_bytes()), Some(probe), "{status} {text}");
     }
-    // Another model than the common one may be missing before the door.
+    assert_eq!(judged(count, 404, b""), None, "the path may be missing");
+    // Another model than the common one may be missing before the door: it says nothing, and the next one is asked.
     up.has_served(llm::EndpointKind::Messages, "mine");
     let questions = request::questions(&up);
     let missing = br#"{"error":{"type":"not_found_error","message":"model: mine"}}"#;
-    assert_eq!(judged(&questions[1], 404, missing), Probe::Unclear);
+    assert_eq!(judged(&questions[1], 404, missing), None);
+    assert_eq!(judged(&questions[3], 404, missing), Some(Probe::Accepted));
 }
 
 #[test]

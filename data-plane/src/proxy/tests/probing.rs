@@ -11,6 +11,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 const USED: Used = Used { input: 10, output: 5 };
+/// What is asked for in the end.
+const COMMON: &str = "claude-haiku-4-5";
 
 /// Callers say "hello …".
 fn is_probe(seen: &Seen) -> bool {
@@ -78,6 +80,30 @@ fn however_often_callers_are_refused_a_provider_is_asked_once_in_a_while() {
             assert_eq!((probes.get(), walk.health(1).state), (2, state), "later once more");
             prober.abort();
         }
+    });
+}
+
+#[test]
+fn a_provider_whose_remembered_model_is_gone_comes_back_alone() {
+    run(async {
+        let walk = refused([1, 2]).await;
+        walk.host(1).always(answers::stream(Dialect::Anthropic, USED));
+        call(&walk, [1]).await;
+        let is_accepted = Rc::new(Cell::new(false));
+        let knows = Rc::clone(&is_accepted);
+        let probes = answer(&walk, 1, move |seen| match seen.json()["model"] == COMMON {
+            true if knows.get() => Reply::error(404, "not_found_error", "model: claude-haiku-4-5"),
+            true => refusal(),
+            // Before the door.
+            false => Reply::error(404, "not_found_error", "no such model"),
+        });
+        let prober = walk.probe();
+        call(&walk, 2..=5).await;
+        assert_eq!((probes.get(), walk.health(1).state), (2, CircuitState::Disabled));
+        is_accepted.set(true);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!((probes.get(), walk.health(1).state), (4, CircuitState::Closed));
+        prober.abort();
     });
 }
 
