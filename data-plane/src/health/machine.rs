@@ -155,10 +155,11 @@ impl Machine {
         self.refusals >= CREDENTIAL_REFUSALS && !self.is_refused() || self.is_doubted(rules)
     }
 
-    /// Whether one account's failures would be enough, were they not one account's.
+    /// Whether one account's failures would be enough, were they not one account's. Not on trial: a provider that failed
+    /// before and fails again is not left on trial, where each next request would try it.
     fn is_doubted(&self, rules: &Breaker) -> bool {
-        let is_other = self.state == State::Closed && self.is_left_by_several(rules);
-        matches!(self.witness, Witness::One(_)) && self.would_open(rules) && !is_other
+        let is_one = matches!(self.witness, Witness::One(_)) && self.state == State::Closed;
+        is_one && self.is_enough(rules) && !self.is_left_by_several(rules)
     }
 
     /// Whether the gateway found the credential refused, and it was not accepted since.

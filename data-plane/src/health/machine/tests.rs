@@ -336,15 +336,13 @@ fn failures_of_one_account_open_a_circuit_only_together_with_another_or_with_a_p
     let finding = found(&machine, Probe::Failed);
     assert!(!machine.probed(finding, &RULES, 0));
     assert!(fails(&mut machine, 1), "failures before that are anybody's");
-    // On trial one failure is enough, of two accounts or with a probe.
-    machine.enter(OPEN_MS);
-    assert!(!fails(&mut machine, 1) && machine.is_suspected(&RULES));
-    machine.enter(OPEN_MS);
-    assert!(fails(&mut machine, 2));
-    machine.enter(OPEN_MS);
-    fails(&mut machine, 1);
-    let finding = found(&machine, Probe::Failed);
-    assert!(machine.probed(finding, &RULES, OPEN_MS));
+    // On trial one failure is enough, whoever sent it, and as often as it is tried.
+    for wakes in [OPEN_MS, 2 * OPEN_MS, 3 * OPEN_MS] {
+        assert_eq!(machine.enter(wakes), (Gate::Trial, true));
+        assert!(by(&mut machine, Some(1), Verdict::Failure, &RULES, wakes));
+        assert_eq!(machine.peek(wakes), asleep(wakes + OPEN_MS));
+        assert!(!machine.is_suspected(&RULES), "there is nothing to ask");
+    }
 }
 
 #[test]
