@@ -22,7 +22,7 @@ pub use self::slots::{Entry, Slot};
 
 use self::disk::{Disk, Lock};
 use self::log::Log;
-use self::slots::{Left, Slots};
+use self::slots::{Found, Left, Slots};
 use crate::clock::now_ms;
 use crate::config::SpoolFailure;
 use bytes::Bytes;
@@ -216,11 +216,12 @@ impl Spool {
         let folder = &options.folder;
         fs::create_dir_all(folder).map_err(disk::io_error("create", folder))?;
         let lock = Lock::take(folder)?;
-        let left = slots::left(folder);
+        let Found { left, unreadable } = slots::find(folder);
         let mut ids = slots::ids(&left);
         open::strike_out(&disk, folder, &mut ids)?;
         let (left, spent) = left.into_iter().partition::<Vec<_>, _>(|left| ids.contains(&left.entry.id));
-        let slots = Slots::open(disk.clone(), folder, options.slots, &spent, &left);
+        let spent = spent.iter().map(|left| left.slot).chain(unreadable).collect();
+        let slots = Slots::open(disk.clone(), folder, options.slots, spent, &left);
         // Before the log removes segments that are done: nothing else would tell that these were recorded.
         slots.empty_spent();
         let bounded = Options { max_bytes: Shared::bound(options.max_bytes, folder), ..options.clone() };

@@ -49,16 +49,38 @@ struct Free {
 }
 
 /// What a process before this one left in its slots.
-pub(super) fn left(folder: &Path) -> Vec<Left> {
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) left: Vec<Left>,
+    /// Slots whose entries cannot be read: another version wrote them, or they were not written to the end.
+    pub(super) unreadable: Vec<u32>,
+}
+
+/// Looks what a process before this one left.
+pub(super) fn find(folder: &Path) -> Found {
     let mut bytes = Vec::new();
     if let Err(error) = File::open(folder.join(FILE)).and_then(|mut file| file.read_to_end(&mut bytes)) {
         if error.kind() != std::io::ErrorKind::NotFound {
             tracing::error!(%error, "requests that were under way at the last end cannot be read");
         }
-        return Vec::new();
+        return Found::default();
     }
-    let slots = (0..).zip(bytes.chunks(SLOT_BYTES));
-    slots.filter_map(|(slot, bytes)| Some(Left { slot, entry: Entry::decode(bytes)? })).collect()
+    let mut found = Found::default();
+    for (slot, bytes) in (0..).zip(bytes.chunks(SLOT_BYTES)) {
+        match Entry::decode(bytes) {
+            Some(entry) => found.left.push(Left { slot, entry }),
+            None if Entry::is_any(bytes) => found.unreadable.push(slot),
+            None => {}
+        }
+    }
+    if !found.unreadable.is_empty() {
+        tracing::warn!(
+            slots = found.unreadable.len(),
+            "requests that were under way at the last end cannot be read: another version left them, or they are torn; \
+             they are not recorded"
+        );
+    }
+    found
 }
 
 /// Ids of entries.
@@ -67,18 +89,16 @@ pub(super) fn ids(left: &[Left]) -> HashSet<RequestId> {
 }
 
 impl Slots {
-    /// At most `count`, as many as are a small part of the file system. `spent` are entries of requests whose records
-    /// are in the spool, `left` those that are nowhere else: their slots are free when they are recorded.
-    pub(super) fn open(disk: Disk, folder: &Path, count: u32, spent: &[Left], left: &[Left]) -> Self {
+    /// At most `count`, as many as are a small part of the file system. `spent` hold what nobody needs, `left` requests
+    /// that are recorded nowhere else: those slots are free when they are.
+    pub(super) fn open(disk: Disk, folder: &Path, count: u32, spent: Vec<u32>, left: &[Left]) -> Self {
         let room =
             disk::size_of_file_system(folder).map_or(u64::MAX, |size| size / SHARE / SLOT_BYTES as u64);
         let count = u32::try_from(room).map_or(count, |room| room.min(count));
-        let taken: HashSet<u32> = spent.iter().chain(left).map(|left| left.slot).collect();
-        let free = Free {
-            spent: spent.iter().map(|left| left.slot).collect(),
-            // The first ones are taken first, so that few pages are touched.
-            empty: (0..count).rev().filter(|slot| !taken.contains(slot)).collect(),
-        };
+        let taken: HashSet<u32> = left.iter().map(|left| left.slot).chain(spent.iter().copied()).collect();
+        // The first ones are taken first, so that few pages are touched.
+        let empty = (0..count).rev().filter(|slot| !taken.contains(slot)).collect();
+        let free = Free { spent, empty };
         let path = folder.join(FILE);
         let slots = Self { disk, path, file: ArcSwapOption::empty(), count, free: Mutex::new(free) };
         slots.open_file();

@@ -10,7 +10,8 @@ use uuid::Uuid;
 pub(super) const SLOT_BYTES: usize = 1024;
 /// Length and checksum, 4 bytes each, little-endian. Length 0: no request.
 const HEAD: usize = 8;
-/// Names the form; entries of another form are not understood and left out.
+const LENGTH_BYTES: usize = 4;
+/// Names the form; entries of another form, another version's, are not understood: they are counted and left out.
 const FORM: u8 = 2;
 const STREAMED: u8 = 1;
 const METERED: u8 = 2;
@@ -106,6 +107,11 @@ impl Entry<'_> {
         let length = u32::try_from(out.len() - HEAD).unwrap_or_default();
         out[..4].copy_from_slice(&length.to_le_bytes());
         out[4..HEAD].copy_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Whether a slot holds anything, be it readable or not.
+    pub(super) fn is_any(slot: &[u8]) -> bool {
+        slot.get(..LENGTH_BYTES).is_some_and(|length| length.iter().any(|byte| *byte != 0))
     }
 
     /// `None`: no request, or one that cannot be read.

@@ -83,7 +83,7 @@ async fn what_was_under_way_at_a_kill_is_recorded_once() {
     assert_eq!(all(&spool).await, [2, 3, 4]);
     // A clean end leaves nothing.
     drop(spool);
-    assert!(crate::spool::slots::left(&last.0).is_empty());
+    assert!(crate::spool::slots::find(&last.0).left.is_empty());
 }
 
 #[tokio::test]
@@ -100,11 +100,11 @@ async fn before_a_segment_goes_the_slots_of_its_records_are_emptied() {
     for (number, slot) in (11..=15).zip(slots) {
         spool.append(&record(number), Some(slot)).expect("append");
     }
-    assert!(!crate::spool::slots::left(&folder.0).is_empty(), "a spent slot still holds its entry");
+    assert!(!crate::spool::slots::find(&folder.0).left.is_empty(), "a spent slot still holds its entry");
     let batch = spool.next_batch(100, Duration::ZERO).await;
     assert_eq!(batch.records.len(), 14);
     spool.acknowledge(batch.position);
-    assert!(crate::spool::slots::left(&folder.0).is_empty(), "nothing in the spool would tell");
+    assert!(crate::spool::slots::find(&folder.0).left.is_empty(), "nothing in the spool would tell");
 }
 
 #[test]
@@ -178,4 +178,27 @@ async fn a_segment_that_is_set_aside_is_all_that_is_left_of_its_records() {
     fs::write(&unread, "").expect("damage");
     let (_next, spool) = after(&folder, "slots-aside-2");
     assert_eq!(settle(&spool), [0; 0]);
+}
+
+#[tokio::test]
+async fn what_another_version_left_is_counted_once_and_makes_room() {
+    let folder = Folder::new("slots-foreign");
+    let spool = folder.open();
+    let slots: Vec<_> = (1..=3).map(|number| spool.begin(&entry(number)).expect("a slot")).collect();
+    kill(spool);
+    let file = folder.0.join("in-flight");
+    let mut bytes = fs::read(&file).expect("slots");
+    // The form's number is behind length and checksum, which are right.
+    let at = 1024 * usize::try_from(slots[1].0).expect("small");
+    let end = 8 + at + u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+    bytes[at + 8] += 1;
+    let checksum = crc32fast::hash(&bytes[at + 8..end]);
+    bytes[at + 4..at + 8].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&file, bytes).expect("write");
+    let found = |folder: &Folder| crate::spool::slots::find(&folder.0).unreadable;
+    assert_eq!(found(&folder), [slots[1].0]);
+    let (next, spool) = after(&folder, "slots-foreign-2");
+    assert_eq!(settle(&spool), [1, 3], "the others are recorded");
+    assert_eq!(found(&next), [0; 0], "told once");
+    kill(spool);
 }
