@@ -14,6 +14,7 @@ mod failure;
 mod framing;
 mod head;
 mod join;
+mod lookup;
 mod names;
 mod outgoing;
 mod pool;

@@ -1,7 +1,7 @@
-//! From a provider to an open HTTP/1 connection: name (remembered for a while, looked up once at a time), TCP
-//! address by address, the provider's proxy where it has one, TLS. The caller bounds the time.
+//! From a provider to an open HTTP/1 connection: name (see `lookup`), TCP address by address, the provider's proxy where it has one, TLS. The caller bounds the time.
 
-use super::failure::{Failure, FailureClass, Local, Stage};
+use super::failure::{Failure, FailureClass, Local, Stage, is_errno, is_short};
+use super::lookup::{Lookups, nameless};
 use super::outgoing::Outgoing;
 use super::tls::Tls;
 use super::trouble::Trouble;
@@ -21,16 +21,10 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::OnceCell;
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use url::{Host, Url};
-
-/// Names that are remembered; far more than there are providers. Beyond, all are forgotten.
-const MAX_NAMES: usize = 4096;
-/// Where a SOCKS proxy listens that names no port.
-const SOCKS_PORT: u16 = 1080;
 
 /// One open connection. Dropping it closes the socket at once: that is how an upstream is cancelled.
 pub(super) struct Connection {
@@ -95,16 +89,12 @@ fn send(
     io.poll_flush(cx)
 }
 
-type Addresses = Rc<OnceCell<Rc<[SocketAddr]>>>;
-
-/// Opens connections; remembers names.
+/// Opens connections.
 pub(super) struct Connector {
     tls: Tls,
-    names_ttl: Duration,
-    names: RefCell<HashMap<Rc<str>, (Instant, Addresses)>>,
+    names: Lookups,
     /// When a proxy that may be passed by failed last, by its origin; as many as are configured.
     failed: RefCell<HashMap<Rc<str>, Instant>>,
-    trouble: Arc<Trouble>,
     /// Where connections lead in tests that need no sockets.
     #[cfg(test)]
     pub(super) network: Option<super::memory::Network>,
@@ -117,9 +107,7 @@ impl Connector {
     pub(super) fn new(tls: Tls, names_ttl: Duration, trouble: Arc<Trouble>) -> Self {
         Self {
             tls,
-            names_ttl,
-            trouble,
-            names: RefCell::default(),
+            names: Lookups::new(names_ttl, trouble),
             failed: RefCell::default(),
             #[cfg(test)]
             network: None,
@@ -188,7 +176,7 @@ impl Connector {
         };
         // SOCKS 4 knows addresses only; all others look the name up themselves.
         let v4 = match proxy.url.scheme() {
-            "socks4" => self.resolve(base, within).await?.iter().copied().find(SocketAddr::is_ipv4),
+            "socks4" => self.names.resolve(base, within).await?.iter().copied().find(SocketAddr::is_ipv4),
             _ => None,
         };
         tunnel::open(&proxy.url, base, v4, pipe).await
@@ -197,7 +185,7 @@ impl Connector {
     /// TCP to a URL's host.
     async fn dial(&self, url: &Url, within: Duration) -> Result<TcpStream, Failure> {
         let started = Instant::now();
-        let addresses = self.resolve(url, within).await?;
+        let addresses = self.names.resolve(url, within).await?;
         let mut last: Option<Failure> = None;
         for (index, address) in addresses.iter().enumerate() {
             // Each address gets its share of what is left, so that a dead first one does not use up all.
@@ -221,7 +209,7 @@ impl Connector {
             }
         }
         // The name may have moved: look it up again next time.
-        self.names.borrow_mut().remove(origin(url));
+        self.names.forget(url);
         Err(last.unwrap_or_else(nameless))
     }
 
@@ -233,43 +221,6 @@ impl Connector {
         let connector = TlsConnector::from(self.tls.0.clone());
         let secured = connector.connect(name, stream).await;
         secured.map_err(|error| Failure::because(FailureClass::Tls, error))
-    }
-
-    async fn resolve(&self, base: &Url, within: Duration) -> Result<Rc<[SocketAddr]>, Failure> {
-        let port = base.port_or_known_default().unwrap_or(SOCKS_PORT);
-        let name = match base.host() {
-            Some(Host::Ipv4(ip)) => return Ok(Rc::new([SocketAddr::from((ip, port))])),
-            Some(Host::Ipv6(ip)) => return Ok(Rc::new([SocketAddr::from((ip, port))])),
-            Some(Host::Domain(name)) => name,
-            None => return Err(Failure::because(FailureClass::Request, "the base URL has no host")),
-        };
-        let remembered = self.remembered(base);
-        let lookup = async || {
-            // A resolver that says nothing is given up before the whole wait for a connection is over, which would be
-            // the host's fault.
-            let looking = tokio::time::timeout(within / 8 * 7, tokio::net::lookup_host((name, port)));
-            let found = looking.await.map_err(|_| Failure::new(FailureClass::NoResolver))?;
-            let found: Rc<[SocketAddr]> = found.map_err(|error| unresolved(&error))?.collect();
-            self.trouble.resolved();
-            if found.is_empty() { Err(nameless()) } else { Ok(found) }
-        };
-        remembered.get_or_try_init(lookup).await.cloned()
-    }
-
-    /// The cell in which one caller puts the addresses while the others wait.
-    fn remembered(&self, base: &Url) -> Addresses {
-        let mut names = self.names.borrow_mut();
-        if let Some((since, cell)) = names.get(origin(base))
-            && since.elapsed() < self.names_ttl
-        {
-            return Rc::clone(cell);
-        }
-        if names.len() >= MAX_NAMES {
-            names.clear();
-        }
-        let cell = Addresses::default();
-        names.insert(origin(base).into(), (Instant::now(), Rc::clone(&cell)));
-        cell
     }
 }
 
@@ -295,33 +246,6 @@ pub(super) fn refused(error: &io::Error, is_v6: bool) -> Failure {
         _ => FailureClass::Connect,
     };
     Failure::because(class, error.kind())
-}
-
-/// Whether this process, or the machine, has no descriptor, port or buffer left.
-fn is_short(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    is_errno(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL])
-}
-
-fn is_errno(error: &io::Error, any: &[rustix::io::Errno]) -> bool {
-    error.raw_os_error().is_some_and(|number| any.iter().any(|errno| errno.raw_os_error() == number))
-}
-
-/// What it means that a name has no address.
-pub(super) fn nameless() -> Failure {
-    Failure::new(FailureClass::Dns)
-}
-
-/// What it means that a look-up failed. The library gives only a text for most of it.
-fn unresolved(error: &io::Error) -> Failure {
-    let text = error.to_string();
-    match () {
-        () if is_short(error) => Failure::new(FailureClass::Local(Local::Descriptors)),
-        () if ["Temporary failure", "Try again"].iter().any(|again| text.contains(again)) => {
-            Failure::new(FailureClass::NoResolver)
-        }
-        () => nameless(),
-    }
 }
 
 fn server_name(base: &Url) -> Result<ServerName<'static>, Failure> {

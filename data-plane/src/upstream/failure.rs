@@ -140,3 +140,14 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Whether this process, or the machine, has no descriptor, port or buffer left.
+pub(super) fn is_short(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    is_errno(error, &[Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::ADDRNOTAVAIL])
+}
+
+/// Whether it is one of these.
+pub(super) fn is_errno(error: &std::io::Error, any: &[rustix::io::Errno]) -> bool {
+    error.raw_os_error().is_some_and(|number| any.iter().any(|errno| errno.raw_os_error() == number))
+}

@@ -1,8 +1,9 @@
 //! A network in memory, for tests of what lies above: hosts by name, each connection a pipe whose other end goes
 //! to whoever listens. The whole HTTP/1.1 client runs over it, in paused time.
 
-use super::connect::{nameless, refused};
+use super::connect::refused;
 use super::failure::Failure;
+use super::lookup::nameless;
 use super::tunnel::Pipe;
 use std::cell::RefCell;
 use std::collections::HashMap;
