@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use testkit::client::http;
 use testkit::fleet::Fleet;
+use testkit::redis::Redis;
 use testkit::upstream::Answer;
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -27,6 +28,13 @@ async fn probes(fleet: &Fleet) -> Result<Vec<u64>> {
         all.push(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum());
     }
     Ok(all)
+}
+
+/// How often a key was to be set: by those who want to ask, while no caller does anything.
+fn wishes(redis: &Redis) -> Result<u64> {
+    let stats = redis.command(&["INFO", "commandstats"])?;
+    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
+    Ok(line.context("no SET yet")?.split(',').next().unwrap_or_default().parse()?)
 }
 
 #[tokio::test]
@@ -53,6 +61,18 @@ async fn one_proxy_asks_a_refused_provider_and_another_when_that_one_dies() -> R
         life.trim().parse().is_ok_and(|life: i64| (1..=PAUSE_MS).contains(&life))
     })
     .await?;
+    // As long as somebody else holds it, nobody asks, though both want to.
+    redis.command(&["SET", &key, "held"])?;
+    let more = async |more: u64| {
+        let before = wishes(redis)?;
+        testkit::eventually(PATIENCE, || async { wishes(redis).is_ok_and(|now| now >= before + more) }).await
+    };
+    // Who was asking when it was taken away has its answer before it wants to ask again.
+    more(4).await?;
+    let before = probes(&duel.fleet).await?;
+    more(4).await?;
+    assert_eq!(probes(&duel.fleet).await?, before);
+    redis.command(&["DEL", &key])?;
     let asked = probes(&duel.fleet).await?;
     let (dies, lives) = if asked[0] >= asked[1] { (0, 1) } else { (1, 0) };
     duel.fleet.proxies[dies].kill();
