@@ -43,6 +43,8 @@ pub struct Play {
     wellbeing: [Wellbeing; PROVIDERS],
     /// When each user last asked for something, Unix milliseconds.
     asked_ms: BTreeMap<i64, i64>,
+    /// When limits changed last.
+    marked_ms: i64,
     allowance: Allowance,
     records: BTreeSet<contract::ids::RequestId>,
 }
@@ -80,6 +82,7 @@ impl Play {
             house,
             wellbeing: Default::default(),
             asked_ms: BTreeMap::new(),
+            marked_ms: 0,
             allowance: Allowance::default(),
             records: BTreeSet::new(),
         }
@@ -132,6 +135,13 @@ impl Play {
 
     /// Of each kind one limit.
     fn limit(&mut self, whose: Whose, bounds: &[Bound]) {
+        // A limit that comes back is told from one that was there by the wall clock: set back in between, it goes on with
+        // what it counted before.
+        let behind_ms = 1 + self.marked_ms - now_ms();
+        if behind_ms > 0 {
+            set_clock(behind_ms);
+        }
+        self.marked_ms = now_ms();
         let mut kinds = BTreeSet::new();
         let bounds: Vec<Bound> = bounds.iter().copied().filter(|bound| kinds.insert(kind(*bound))).collect();
         let limits = bounds.iter().copied().map(limit).collect();

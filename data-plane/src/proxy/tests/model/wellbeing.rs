@@ -78,8 +78,9 @@ impl Wellbeing {
                 self.failures += 1;
                 let same = self.witnesses.is_none_or(|before| before == account);
                 self.witnesses = Some(account.filter(|_| same));
-                let enough = self.trial.is_some() || self.failures >= house.threshold;
-                let opens = enough && self.witnesses == Some(None);
+                // One that fails its trial sleeps again, whoever asked.
+                let opens =
+                    self.trial.is_some() || self.failures >= house.threshold && self.witnesses == Some(None);
                 // Failing in its sleep does not make it sleep longer.
                 if opens && !resting {
                     self.rest = Some(Rest { until_ms: now_ms + REST_MS, limited: false });
