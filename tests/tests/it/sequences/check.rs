@@ -107,10 +107,15 @@ impl Stage {
         let outcome = waited.await;
         // Whatever became of it, what an upstream had in full is in the ledger, and that once.
         let had = self.had();
-        let due = sights.keys().filter(|name| had.contains(*name)).count();
-        let sessions = format!("SELECT count(DISTINCT session_id) FROM usage_records WHERE {condition}");
+        let due: Vec<String> =
+            sights.keys().filter(|name| had.contains(*name)).map(|name| format!("'{name}'")).collect();
+        let condition_of_due = format!("{condition} AND session_id IN ({})", due.join(", "));
+        let sessions =
+            format!("SELECT count(DISTINCT session_id) FROM usage_records WHERE {condition_of_due}");
+        // A stream is read on for seconds when its caller has left.
         let all = testkit::eventually(PATIENCE, || async {
-            self.fleet.sql(&sessions).is_ok_and(|count| count.trim().parse().unwrap_or(0) >= due)
+            let found = || self.fleet.sql(&sessions).ok()?.trim().parse::<usize>().ok();
+            due.is_empty() || found() >= Some(due.len())
         });
         let all = all.await;
         let rows = self.fleet.rows(&condition)?.iter().map(read).collect::<Result<Vec<Row>>>()?;
