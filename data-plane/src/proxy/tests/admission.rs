@@ -2,23 +2,12 @@
 
 use super::answers::{self, Used, request};
 use super::call::Call;
-use super::walk::{Walk, key, run, usd};
+use super::walk::{Walk, key, rpm, run, usd};
 use crate::clock::testing::pass;
 use crate::table::fixtures;
-use contract::table::{Limit, Measure};
+use contract::table::Limit;
 use contract::usage::Dialect;
-use contract::window::Window;
 use std::time::Duration;
-
-fn per_minute(amount: i64) -> Limit {
-    Limit {
-        measure: Measure::Requests,
-        window: Window::Minute,
-        amount,
-        since_ms: None,
-        absent_until_ms: None,
-    }
-}
 
 fn hello() -> Call {
     Call::post("/v1/messages", request(Dialect::Anthropic, "m", false).to_string())
@@ -55,7 +44,7 @@ fn who_has_no_key_learns_nothing_and_reaches_nobody() {
 #[test]
 fn a_limit_refuses_its_own_user_until_there_is_room_again() {
     run(async {
-        let walk = limited(per_minute(2)).await;
+        let walk = limited(rpm(2)).await;
         let statuses = async |id: i64| walk.send(hello().key(id)).await.status;
         assert_eq!([statuses(1).await, statuses(1).await, statuses(1).await], [200, 200, 429]);
         assert_eq!(statuses(2).await, 200);

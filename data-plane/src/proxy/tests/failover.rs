@@ -3,11 +3,10 @@
 use super::answers::{self, Used, request};
 use super::host::Host;
 use super::reply::Reply;
-use super::walk::{Walk, run};
+use super::walk::{Walk, rpm, run};
 use crate::upstream::memory::Door;
-use contract::table::{Limit, MatchType, Measure, ModelRule};
+use contract::table::{MatchType, ModelRule};
 use contract::usage::{AttemptResult, Dialect, Outcome, WhySkipped};
-use contract::window::Window;
 use std::time::Duration;
 
 const USED: Used = Used { input: 10, output: 5 };
@@ -282,15 +281,4 @@ fn a_refusal_tells_whom_it_could_not_ask() {
         let skipped: Vec<_> = record.skipped.iter().map(|one| (one.provider_id.0, one.why)).collect();
         assert_eq!(skipped, [(2, WhySkipped::ClientNotServed), (1, WhySkipped::OtherGroup)]);
     });
-}
-
-/// So many requests a minute.
-fn rpm(amount: i64) -> Limit {
-    Limit {
-        measure: Measure::Requests,
-        window: Window::Minute,
-        amount,
-        since_ms: None,
-        absent_until_ms: None,
-    }
 }

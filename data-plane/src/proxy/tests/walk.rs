@@ -283,6 +283,17 @@ pub fn price(model: &str, input: i64, output: i64) -> ModelPrice {
     ModelPrice { model: model.to_owned(), price }
 }
 
+/// So many requests a minute.
+pub fn rpm(amount: i64) -> Limit {
+    Limit {
+        measure: Measure::Requests,
+        window: Window::Minute,
+        amount,
+        since_ms: None,
+        absent_until_ms: None,
+    }
+}
+
 /// A limit of so many milli-USD, ever.
 pub fn usd(milli: i64) -> Limit {
     Limit {
